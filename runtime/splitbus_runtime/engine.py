@@ -1,0 +1,111 @@
+"""The one module that touches onnxruntime: opens sessions, runs them, and reads what went wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from splitbus_schemas.errors import ModelError
+
+Array = NDArray[Any]
+
+_NUMPY_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(bool)": "bool",
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A model's input or output: numpy dtype name ("" when numpy has none) and shape, None or a name where symbolic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+class Session:
+    """A runnable model or slice; `run` may be called from several threads."""
+
+    def __init__(self, inner: ort.InferenceSession, *, slowdown: float = 1.0) -> None:
+        self._inner = inner
+        self._slowdown = slowdown
+        self.inputs = tuple(_info(arg) for arg in inner.get_inputs())
+        self.outputs = tuple(_info(arg) for arg in inner.get_outputs())
+
+    @property
+    def inner(self) -> ort.InferenceSession:
+        """Onnxruntime's own session, for what this class does not wrap."""
+        return self._inner
+
+    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
+        """The outputs named (all when None), in order.
+
+        Raises ModelError when onnxruntime refuses the feeds or fails.
+        """
+        started = time.perf_counter()
+        try:
+            result: list[Any] = self._inner.run(list(outputs) if outputs is not None else None, dict(feeds))
+        except Exception as error:
+            raise ModelError(f"onnxruntime could not run the model: {_first_line(error)}") from error
+        if self._slowdown > 1.0:
+            time.sleep((self._slowdown - 1.0) * (time.perf_counter() - started))
+        return result
+
+
+def open_session(
+    model: str | Path | bytes,
+    *,
+    weights: Mapping[str, Array] | None = None,
+    threads: int = 0,
+    slowdown: float = 1.0,
+    optimise: bool = True,
+    what: str = "",
+) -> Session:
+    """Open a model from a file, or from bytes with its external weights given by name.
+
+    `threads` 0 leaves the choice to onnxruntime. `slowdown` 5.0 emulates a machine five times slower by sleeping
+    after each run. `what` names the model in errors. The arrays in `weights` are shared, not copied.
+    Raises ModelError.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if weights:
+        values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
+    source = model if isinstance(model, bytes) else str(model)
+    name = what or (f"model of {len(model)} bytes" if isinstance(model, bytes) else str(model))
+    try:
+        inner = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"{name} is not a model that onnxruntime can open: {_first_line(error)}") from error
+    return Session(inner, slowdown=slowdown)
+
+
+def _info(arg: Any) -> TensorInfo:
+    return TensorInfo(arg.name, _NUMPY_TYPES.get(arg.type, ""), tuple(arg.shape))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

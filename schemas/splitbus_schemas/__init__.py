@@ -1,0 +1,1 @@
+"""The wire contract: topics, control messages, packets, codecs. Pure: no socket, no clock, no thread."""

@@ -1,0 +1,279 @@
+"""The kinds of packet: for each, its number and how its header and body are written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from splitbus_schemas._read import Reader
+from splitbus_schemas.codecs import CODINGS
+from splitbus_schemas.errors import DecodeError, PayloadTooLargeError
+from splitbus_schemas.limits import (
+    MAX_BLOB_BYTES,
+    MAX_PACKET_BYTES,
+    MAX_RANK,
+    MAX_STAGES,
+    MAX_TENSOR_BYTES,
+    MAX_TENSORS,
+)
+from splitbus_schemas.packet_types import (
+    BlobPiece,
+    Echo,
+    FrameId,
+    Hop,
+    Job,
+    Packet,
+    Probe,
+    Refusal,
+    Result,
+    Spent,
+    Tensor,
+)
+
+Body: TypeAlias = list[bytes | memoryview]
+
+DTYPES: Final = {
+    name: np.dtype(name)
+    for name in (
+        "float32", "float16", "float64", "int8", "int16", "int32", "int64",
+        "uint8", "uint16", "uint32", "uint64", "bool",
+    )
+}  # fmt: skip
+
+
+def elements(shape: Sequence[int]) -> int:
+    count = 1
+    for dim in shape:
+        count *= dim
+    return count
+
+
+def _write_tensors(tensors: Sequence[Tensor]) -> list[list[Any]]:
+    if len(tensors) > MAX_TENSORS:
+        raise PayloadTooLargeError("list of tensors in a packet", len(tensors), MAX_TENSORS)
+    return [[t.name, t.dtype, list(t.shape), t.coding, len(t.data), t.final] for t in tensors]
+
+
+def _read_tensors(reader: Reader, body: memoryview) -> tuple[Tensor, ...]:
+    tensors = []
+    offset = 0
+    for entry in reader.rows("tensors", columns=6, limit=MAX_TENSORS):
+        tensor, offset = _read_tensor(entry, body, offset)
+        tensors.append(tensor)
+    if offset != len(body):
+        raise DecodeError(f"body has {len(body)} bytes, its tensors need {offset}")
+    return tuple(tensors)
+
+
+def _read_tensor(entry: Reader, body: memoryview, offset: int) -> tuple[Tensor, int]:
+    name, dtype, coding = entry.name(0), entry.word(1), entry.word(3)
+    if dtype not in DTYPES:
+        raise DecodeError(f"tensor {name!r} has dtype {dtype!r}, known are {', '.join(DTYPES)}")
+    if coding not in CODINGS:
+        raise DecodeError(f"tensor {name!r} has coding {coding!r}, known are {', '.join(CODINGS)}")
+    shape = entry.sizes(2, limit=MAX_RANK)
+    if elements(shape) * DTYPES[dtype].itemsize > MAX_TENSOR_BYTES:
+        raise DecodeError(f"tensor {name!r} of shape {list(shape)} exceeds the limit of {MAX_TENSOR_BYTES} bytes")
+    length = entry.integer(4, limit=MAX_PACKET_BYTES)
+    if offset + length > len(body):
+        raise DecodeError(f"tensor {name!r} ends beyond the packet")
+    data = body[offset : offset + length]
+    return Tensor(name, dtype, shape, coding, data, entry.flag(5)), offset + length
+
+
+def _write_frame(frame: FrameId) -> list[Any]:
+    return [frame.device, frame.boot, frame.seq]
+
+
+def _read_frame(reader: Reader) -> FrameId:
+    row = reader.row("frame", columns=3)
+    return FrameId(row.id(0), row.id(1), row.integer(2))
+
+
+def _write_spent(spent: Sequence[Spent]) -> list[list[Any]]:
+    return [
+        [s.node, s.queue_us, s.decode_us, s.run_us, s.encode_us, s.train_bytes, s.train_us] for s in spent
+    ]  # fmt: skip
+
+
+def _read_spent(reader: Reader) -> tuple[Spent, ...]:
+    rows = reader.rows("spent", columns=7, limit=MAX_STAGES)
+    return tuple(Spent(row.id(0), *(row.integer(i) for i in range(1, 7))) for row in rows)
+
+
+def _write_job(job: Job) -> tuple[dict[str, Any], Body]:
+    header = {
+        "frame": _write_frame(job.frame),
+        "model": job.model,
+        "plan": job.plan,
+        "epoch": job.epoch,
+        "attempt": job.attempt,
+        "budget": job.budget_us,
+        "reply": job.reply_to,
+        "route": [[hop.node, hop.slice, hop.coding] for hop in job.route],
+        "spent": _write_spent(job.spent),
+        "tensors": _write_tensors(job.tensors),
+    }
+    return header, [tensor.data for tensor in job.tensors]
+
+
+def _read_job(reader: Reader, body: memoryview) -> Job:
+    route = tuple(
+        Hop(row.id(0), row.sha256(1), _known_coding(row.word(2)))
+        for row in reader.rows("route", columns=3, limit=MAX_STAGES)
+    )
+    if not route:
+        raise DecodeError("job: route is empty")
+    return Job(
+        frame=_read_frame(reader),
+        model=reader.sha256("model"),
+        plan=reader.id("plan"),
+        epoch=reader.integer("epoch"),
+        attempt=reader.integer("attempt"),
+        budget_us=reader.integer("budget"),
+        reply_to=reader.topic("reply"),
+        route=route,
+        tensors=_read_tensors(reader, body),
+        spent=_read_spent(reader),
+    )
+
+
+def _known_coding(coding: str) -> str:
+    if coding not in CODINGS:
+        raise DecodeError(f"coding {coding!r} is not known: known are {', '.join(CODINGS)}")
+    return coding
+
+
+def _write_result(result: Result) -> tuple[dict[str, Any], Body]:
+    header = {
+        "frame": _write_frame(result.frame),
+        "plan": result.plan,
+        "epoch": result.epoch,
+        "attempt": result.attempt,
+        "spent": _write_spent(result.spent),
+        "tensors": _write_tensors(result.tensors),
+    }
+    return header, [tensor.data for tensor in result.tensors]
+
+
+def _read_result(reader: Reader, body: memoryview) -> Result:
+    return Result(
+        frame=_read_frame(reader),
+        plan=reader.id("plan"),
+        epoch=reader.integer("epoch"),
+        attempt=reader.integer("attempt"),
+        tensors=_read_tensors(reader, body),
+        spent=_read_spent(reader),
+    )
+
+
+def _write_refusal(refusal: Refusal) -> tuple[dict[str, Any], Body]:
+    header = {
+        "frame": _write_frame(refusal.frame),
+        "plan": refusal.plan,
+        "epoch": refusal.epoch,
+        "attempt": refusal.attempt,
+        "node": refusal.node,
+        "reason": refusal.reason,
+        "detail": refusal.detail,
+        "spent": _write_spent(refusal.spent),
+    }
+    return header, []
+
+
+def _read_refusal(reader: Reader, body: memoryview) -> Refusal:
+    _no_body(reader, body)
+    return Refusal(
+        frame=_read_frame(reader),
+        plan=reader.id("plan"),
+        epoch=reader.integer("epoch"),
+        attempt=reader.integer("attempt"),
+        node=reader.id("node"),
+        reason=reader.word("reason"),
+        detail=reader.text("detail"),
+        spent=_read_spent(reader),
+    )
+
+
+def _no_body(reader: Reader, body: memoryview) -> None:
+    if body:
+        raise DecodeError(f"{reader.what}: {len(body)} bytes stand behind the header, none belong there")
+
+
+def _write_probe(probe: Probe) -> tuple[dict[str, Any], Body]:
+    header = {"id": probe.id, "sender": probe.sender, "reply": probe.reply_to, "back": probe.back}
+    return header, [probe.pad]
+
+
+def _read_probe(reader: Reader, body: memoryview) -> Probe:
+    return Probe(
+        id=reader.integer("id"),
+        sender=reader.id("sender"),
+        reply_to=reader.topic("reply"),
+        back=reader.integer("back", limit=MAX_PACKET_BYTES // 2),
+        pad=body,
+    )
+
+
+def _write_echo(echo: Echo) -> tuple[dict[str, Any], Body]:
+    header = {
+        "id": echo.id,
+        "node": echo.node,
+        "held": echo.held_us,
+        "train_bytes": echo.train_bytes,
+        "train_us": echo.train_us,
+    }
+    return header, [echo.pad]
+
+
+def _read_echo(reader: Reader, body: memoryview) -> Echo:
+    return Echo(
+        id=reader.integer("id"),
+        node=reader.id("node"),
+        held_us=reader.integer("held"),
+        train_bytes=reader.integer("train_bytes"),
+        train_us=reader.integer("train_us"),
+        pad=body,
+    )
+
+
+def _write_blob(piece: BlobPiece) -> tuple[dict[str, Any], Body]:
+    header = {"sha256": piece.sha256, "offset": piece.offset, "total": piece.total, "detail": piece.detail}
+    return header, [piece.data]
+
+
+def _read_blob(reader: Reader, body: memoryview) -> BlobPiece:
+    piece = BlobPiece(
+        sha256=reader.sha256("sha256"),
+        offset=reader.integer("offset", limit=MAX_BLOB_BYTES),
+        total=reader.integer("total", limit=MAX_BLOB_BYTES),
+        data=body,
+        detail=reader.text("detail"),
+    )
+    if piece.offset + len(body) > piece.total:
+        raise DecodeError("blob: the piece ends beyond the blob's total")
+    return piece
+
+
+@dataclass(frozen=True)
+class Kind:
+    number: int
+    name: str
+    type: type[Packet]
+    write: Callable[[Any], tuple[Mapping[str, Any], Body]]
+    read: Callable[[Reader, memoryview], Packet]
+
+
+KINDS: Final = (
+    Kind(1, "job", Job, _write_job, _read_job),
+    Kind(2, "result", Result, _write_result, _read_result),
+    Kind(3, "refusal", Refusal, _write_refusal, _read_refusal),
+    Kind(4, "probe", Probe, _write_probe, _read_probe),
+    Kind(5, "echo", Echo, _write_echo, _read_echo),
+    Kind(6, "blob", BlobPiece, _write_blob, _read_blob),
+)
+KINDS_BY_NUMBER: Final = {kind.number: kind for kind in KINDS}
+KINDS_BY_TYPE: Final[dict[type[Packet], Kind]] = {kind.type: kind for kind in KINDS}

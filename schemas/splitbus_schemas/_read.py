@@ -1,0 +1,111 @@
+"""Checked access to a decoded header: a value of the right type and within its limit, or DecodeError says which not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from splitbus_schemas.errors import DecodeError
+from splitbus_schemas.ids import is_id, is_sha256
+from splitbus_schemas.limits import MAX_NAME_BYTES, MAX_TEXT_BYTES, MAX_TOPIC_BYTES
+
+Key: TypeAlias = str | int
+MAX_INTEGER = 2**63 - 1
+MAX_WORD_BYTES = 32
+
+
+class Reader:
+    """A map or a row of a header. `what` names it in errors."""
+
+    __slots__ = ("_values", "what")
+
+    def __init__(self, values: Mapping[str, Any] | Sequence[Any], what: str) -> None:
+        self._values: Any = values
+        self.what = what
+
+    def _get(self, key: Key) -> Any:
+        try:
+            return self._values[key]
+        except (KeyError, IndexError):
+            raise DecodeError(f"{self.what}: {key} is missing") from None
+
+    def _wrong(self, key: Key, expected: str) -> DecodeError:
+        return DecodeError(f"{self.what}: {key} is not {expected}")
+
+    def _string(self, key: Key, limit: int) -> str:
+        value = self._get(key)
+        if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > limit:
+            raise self._wrong(key, f"a text of at most {limit} bytes")
+        return value
+
+    def integer(self, key: Key, limit: int = MAX_INTEGER) -> int:
+        """A whole number from 0 to `limit`."""
+        value = self._get(key)
+        if type(value) is not int or not 0 <= value <= limit:
+            raise self._wrong(key, f"a whole number from 0 to {limit}")
+        return value
+
+    def flag(self, key: Key) -> bool:
+        """True or false."""
+        value = self._get(key)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
+    def id(self, key: Key) -> str:
+        """A name that may stand in a topic."""
+        value = self._get(key)
+        if not isinstance(value, str) or not is_id(value):
+            raise self._wrong(key, "an id of [a-z0-9_-]")
+        return value
+
+    def sha256(self, key: Key) -> str:
+        """64 hexadecimal digits."""
+        value = self._get(key)
+        if not isinstance(value, str) or not is_sha256(value):
+            raise self._wrong(key, "a SHA-256 in lower-case hexadecimal")
+        return value
+
+    def word(self, key: Key) -> str:
+        """A short word."""
+        return self._string(key, MAX_WORD_BYTES)
+
+    def name(self, key: Key) -> str:
+        """A tensor's name."""
+        return self._string(key, MAX_NAME_BYTES)
+
+    def text(self, key: Key) -> str:
+        """A sentence or two."""
+        return self._string(key, MAX_TEXT_BYTES)
+
+    def topic(self, key: Key) -> str:
+        """A topic that may be published to: no wildcard, not empty."""
+        value = self._string(key, MAX_TOPIC_BYTES)
+        if not value or any(char in value for char in "+#\0"):
+            raise self._wrong(key, "a topic to publish to")
+        return value
+
+    def sizes(self, key: Key, limit: int) -> tuple[int, ...]:
+        """A list of at most `limit` whole numbers."""
+        value = self._get(key)
+        if not isinstance(value, list) or len(value) > limit:
+            raise self._wrong(key, f"a list of at most {limit} sizes")
+        row = Reader(value, f"{self.what}: {key}")
+        return tuple(row.integer(i, limit=2**40) for i in range(len(value)))
+
+    def row(self, key: Key, columns: int) -> Reader:
+        """A list of at least `columns` values; later versions may append more."""
+        return self._row(self._get(key), f"{self.what}: {key}", columns)
+
+    def rows(self, key: Key, columns: int, limit: int) -> Iterable[Reader]:
+        """A list of at most `limit` rows."""
+        value = self._get(key)
+        if not isinstance(value, list) or len(value) > limit:
+            raise self._wrong(key, f"a list of at most {limit} rows")
+        what = f"{self.what}: {key}"
+        return [self._row(entry, what, columns) for entry in value]
+
+    def _row(self, value: Any, what: str, columns: int) -> Reader:
+        if not isinstance(value, list) or len(value) < columns:
+            raise DecodeError(f"{what}: a row is no list of {columns} values")
+        return Reader(value, what)

@@ -1,0 +1,57 @@
+"""Every error of ours, as a tree.
+
+SplitbusError
++-- ModelError            a model file or graph that cannot be used (our caller's fault)
++-- ConfigError           a setting that cannot be used (our caller's fault)
++-- BusError              the broker cannot be reached or refuses us
++-- DecodeError           a message of a peer that breaks the wire contract (the peer's fault)
+|   +-- VersionError      it speaks a version that we do not
++-- BlobError             a blob that is missing or does not match its hash
++-- PayloadTooLargeError  a message larger than a limit, refused before it is sent
++-- UnsatisfiableError    no plan meets the constraints
+"""
+
+
+class SplitbusError(Exception):
+    """Base of all errors: one sentence that names the thing and what to do."""
+
+
+class ModelError(SplitbusError):
+    """A model or slice that cannot be read, cut or run."""
+
+
+class ConfigError(SplitbusError):
+    """A setting that is missing, unknown or out of range."""
+
+
+class BusError(SplitbusError):
+    """The broker cannot be reached, or refused us."""
+
+
+class DecodeError(SplitbusError):
+    """Bytes from the wire that are no valid message."""
+
+
+class VersionError(DecodeError):
+    """A message in a version that this program does not speak."""
+
+    def __init__(self, what: str, version: int, supported: int) -> None:
+        super().__init__(f"{what} has version {version}, this program speaks {supported}: upgrade the older side")
+        self.version = version
+
+
+class BlobError(SplitbusError):
+    """A blob that is missing, or whose bytes do not match its hash."""
+
+
+class PayloadTooLargeError(SplitbusError):
+    """A message that would exceed a limit; raised before anything is sent."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(f"{what} has {size} bytes, the limit is {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class UnsatisfiableError(SplitbusError):
+    """No plan meets the constraints; the message names the one to blame."""

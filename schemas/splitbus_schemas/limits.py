@@ -1,0 +1,60 @@
+"""Every limit of the wire, with its reason. Checked before anything is allocated."""
+
+from typing import Final
+
+WIRE_VERSION: Final = 1
+"""In topics (`splitbus/v1`) and in every packet and message."""
+
+MAX_PACKET_BYTES: Final = 64 * 2**20
+"""A 4K float32 RGB input is 95 MB and has no business on a bus; the largest activation met so far is 10 MB."""
+
+MAX_HEADER_BYTES: Final = 64 * 2**10
+"""A job with 64 tensors, 8 stages and 8 timings has 9 kB of header."""
+
+MAX_TENSORS: Final = 64
+"""Dense graphs keep some twenty tensors alive at once."""
+
+MAX_RANK: Final = 8
+"""onnxruntime's transposes and reductions are slow or absent beyond."""
+
+MAX_TENSOR_BYTES: Final = MAX_PACKET_BYTES
+"""Decoded size; what stops a decompression bomb of 2 GB of zeros."""
+
+MAX_STAGES: Final = 8
+"""Three tiers are three; a chain of eight is already slower than any link is fast."""
+
+MAX_NAME_BYTES: Final = 512
+"""Tensor names of exported models carry module paths; 300 bytes have been seen."""
+
+MAX_ID_BYTES: Final = 64
+"""Node, device, model and site ids; hosted brokers cap topics at 200 bytes."""
+
+MAX_TOPIC_BYTES: Final = 200
+"""The lowest limit among hosted brokers."""
+
+MAX_TEXT_BYTES: Final = 1024
+"""A reason or an explanation inside a binary header."""
+
+MAX_PARTS: Final = 1024
+"""64 MiB in parts of 64 kB."""
+
+MAX_PARTIAL_PACKETS: Final = 8
+"""Packets under reassembly for one topic; a sender has at most a window of four in flight."""
+
+PARTIAL_SECONDS: Final = 10.0
+"""A part that waits longer than any deadline will never be answered in time."""
+
+TRAIN_HEAD_BYTES: Final = 256
+"""The first part of a train: small, so that its arrival marks the start of the rest."""
+
+TRAIN_MIN_BYTES: Final = 8 * 2**10
+"""Below this a train is over within a scheduler tick and its duration is noise."""
+
+MAX_JSON_BYTES: Final = 1 * 2**20
+"""A control message; a plan has 3 kB, a profile of 500 blocks 40 kB."""
+
+MAX_BLOB_BYTES: Final = 16 * 2**30
+"""A weight or model file; larger ones do not run on these machines."""
+
+BLOB_CHUNK_BYTES: Final = 192 * 2**10
+"""One blob answer: small enough that a plan waits 30 ms behind it at 50 Mbit/s."""

@@ -1,0 +1,358 @@
+"""Control and status messages: JSON that people read with mosquitto_sub. Unknown fields are ignored on read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from splitbus_schemas.errors import DecodeError, VersionError
+from splitbus_schemas.limits import BLOB_CHUNK_BYTES, MAX_BLOB_BYTES, MAX_JSON_BYTES, MAX_STAGES, WIRE_VERSION
+
+Tier = Literal["device", "edge", "cloud"]
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Mbit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Message(BaseModel):
+    """Base of all JSON messages: frozen, versioned, and lenient towards fields of a later version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: int = Field(WIRE_VERSION, description="Version of the wire contract.")
+
+    def to_json(self) -> bytes:
+        """UTF-8 JSON, fields that are None left out."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """The message in `data`; DecodeError names the field that is wrong."""
+        return decode_message(cls, data)
+
+
+M = TypeVar("M", bound=Message)
+
+
+def decode_message(kind: type[M], data: bytes) -> M:
+    """The message of type `kind` in `data`. Raises DecodeError (VersionError for another version)."""
+    what = kind.__name__
+    if len(data) > MAX_JSON_BYTES:
+        raise DecodeError(f"{what} has {len(data)} bytes, the limit is {MAX_JSON_BYTES}")
+    try:
+        message = kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise DecodeError(f"{what}: {place}: {first['msg']}") from None
+    if message.v != WIRE_VERSION:
+        raise VersionError(what, message.v, WIRE_VERSION)
+    return message
+
+
+class Part(BaseModel):
+    """Base of what stands inside messages."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TensorSpec(Part):
+    """A tensor as a slice takes or gives it."""
+
+    name: str
+    dtype: str = Field(description="numpy's name: float32, uint8, ...")
+    shape: list[int | None] = Field(description="None where the size is known only at run time.")
+    final: bool = Field(default=False, description="It belongs to the model's answer and is passed on unchanged.")
+
+
+class FileRef(Part):
+    """A file that a model consists of."""
+
+    name: str
+    sha256: Sha256
+    bytes: Count
+
+
+class WeightRef(Part):
+    """A weight of a slice: a blob by hash, and where its bytes lie for a node that holds the model's files."""
+
+    name: str
+    dtype: str
+    shape: list[Count]
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0, le=MAX_BLOB_BYTES)]
+    file: str | None = Field(default=None, description="SHA-256 of the model file that holds the bytes.")
+    offset: Count | None = Field(default=None, description="Where in that file they begin.")
+
+
+class SliceManifest(Message):
+    """A slice: its graph and its weights by hash. The SHA-256 of this document is the slice's name."""
+
+    model: Sha256
+    first: Count = Field(description="Cut index at which the slice begins; 0 is the model's input.")
+    last: Count = Field(description="Cut index at which it ends.")
+    codec_in: str
+    codec_out: str
+    graph: Sha256
+    graph_bytes: Count
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    weights: list[WeightRef]
+
+
+class ModelCard(Message):
+    """A registered model: retained at model/<name>."""
+
+    name: Id
+    model: Sha256 = Field(description="The model's identity: SHA-256 over its files' hashes, or of its one file.")
+    files: list[FileRef]
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    nodes: Count
+    cuts: list[Count] = Field(description="Indices of the cuts that the planner considers.")
+    whole_because: str | None = Field(default=None, description="Why the model is served whole, when it is.")
+
+
+class NodeStatus(Message):
+    """Retained at node/<node>/status; the last will says `lost`."""
+
+    state: Literal["starting", "ready", "stopping", "lost"]
+    node: Id
+    boot: Id = Field(description="New at every start, so that an old will is told from a new session.")
+    tier: Literal["device", "edge", "cloud", "gateway"]
+    software: str = ""
+    since: str = Field(default="", description="When this state began, ISO 8601, by the node's own clock.")
+    reason: str | None = None
+
+
+class NodeCaps(Message):
+    """What a node can do; retained at node/<node>/caps."""
+
+    node: Id
+    boot: Id
+    tier: Tier
+    cores: Count
+    memory_mb: Count
+    concurrency: Annotated[int, Field(ge=1)] = 1
+    codecs: list[str]
+    max_packet_bytes: Count
+
+
+class NodeStats(Message):
+    """How a node does; published every second or two, retained."""
+
+    node: Id
+    boot: Id
+    uptime_s: Annotated[float, Field(ge=0)]
+    busy: Fraction = Field(description="Share of the last period in which its executors ran.")
+    queued: Count = 0
+    concurrency: Count = 1
+    sessions: Count = 0
+    sessions_mb: Annotated[float, Field(ge=0)] = 0.0
+    broker_rtt_ms: Milliseconds | None = None
+    counters: dict[str, int] = Field(default_factory=dict)
+
+
+class Alert(Message):
+    """Something was refused, dropped or failed; not retained."""
+
+    node: Id
+    what: str = Field(description="One word that also names the counter.")
+    reason: str
+    topic: str | None = None
+
+
+class SliceState(Message):
+    """Which slices a node has warm; retained at node/<node>/slices."""
+
+    node: Id
+    boot: Id
+    ready: list[Sha256] = Field(default_factory=list)
+    loading: list[Sha256] = Field(default_factory=list)
+    failed: dict[str, str] = Field(default_factory=dict)
+
+
+class ProfileRequest(Part):
+    """Blocks to be timed: slices between neighbouring cuts, in order, that together are the model."""
+
+    model: Sha256
+    cuts: list[Count] = Field(description="The cut at which each block ends.")
+    blocks: list[Sha256]
+
+
+class NodeWork(Message):
+    """What the gateway wants a node to hold and to measure; retained at ctl/<node>/work."""
+
+    slices: list[Sha256] = Field(default_factory=list)
+    profiles: list[ProfileRequest] = Field(default_factory=list)
+
+
+class NodeProfile(Message):
+    """How long each block of a model takes on a node; retained at node/<node>/profile/<model>."""
+
+    node: Id
+    boot: Id
+    model: Sha256
+    cuts: list[Count] = Field(description="The cut at which each block ends.")
+    block_ms: list[Milliseconds] = Field(description="Median, corrected so that the blocks sum to the whole.")
+    spread_ms: list[Milliseconds] = Field(description="Interquartile range of each block.")
+    whole_ms: Milliseconds
+    runs: Count
+
+
+class Peer(Part):
+    """Another node that this one may send to."""
+
+    node: Id
+    tier: Tier
+
+
+class Peers(Message):
+    """Whom a node may have to reach; it keeps these links measured. Retained at ctl/<node>/peers."""
+
+    peers: list[Peer] = Field(default_factory=list)
+
+
+class LinkReport(Message):
+    """A link as its sender sees it, from durations alone; retained at node/<node>/link/<peer>."""
+
+    node: Id
+    peer: Id
+    rtt_ms: Milliseconds | None = Field(default=None, description="Round trip of a tiny message through the broker.")
+    up_mbit: Mbit | None = Field(default=None, description="Goodput from node to peer.")
+    down_mbit: Mbit | None = Field(default=None, description="Goodput from peer to node.")
+    loss: Fraction = 0.0
+    samples: Count = 0
+    age_s: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Age of the newest sample when published.")
+    confidence: Fraction = 0.0
+    source: Literal["traffic", "probe"] = "traffic"
+
+
+class PlanStage(Part):
+    """One slice on one node."""
+
+    node: Id
+    tier: Tier
+    slice: Sha256 | None = Field(default=None, description="None: the tensors are passed as they are.")
+    coding: str = Field(default="raw", description="How the bytes of its outputs are coded.")
+
+
+class PlanCut(Part):
+    """Where the model is cut between two stages."""
+
+    index: Count
+    codec: str
+    tensors: list[str] = Field(default_factory=list)
+    bytes: Count = Field(default=0, description="Expected size on the wire.")
+
+
+class Step(Part):
+    """One step of a frame's way, predicted or measured."""
+
+    what: Literal["run", "encode", "link", "decode", "queue", "other"]
+    where: str = Field(description="A node, or node>node for a link.")
+    ms: Milliseconds
+    bytes: Count | None = None
+
+
+class Plan(Message):
+    """What a device does with each frame; retained at ctl/<device>/plan/<model>."""
+
+    plan: Id
+    epoch: Count = Field(description="Grows with every plan of this device and model; lower ones are ignored.")
+    device: Id
+    model: Sha256
+    name: str
+    head: PlanStage | None = Field(default=None, description="None: the whole model runs on the device.")
+    routes: list[Annotated[list[PlanStage], Field(max_length=MAX_STAGES)]] = Field(
+        default_factory=list, description="The remaining stages: first the choice, then alternates for the same head."
+    )
+    cuts: list[PlanCut] = Field(default_factory=list)
+    predicted_ms: Milliseconds
+    steps: list[Step] = Field(default_factory=list)
+    reason: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the device answers alone."""
+        return self.head is None or not self.routes
+
+
+class PlanState(Message):
+    """What a device made of a plan; retained at node/<device>/plan/<model>."""
+
+    node: Id
+    boot: Id
+    plan: Id
+    epoch: Count
+    state: Literal["loading", "active", "failed", "ignored"]
+    reason: str | None = None
+
+
+class Candidate(Part):
+    """A way to run the model that the planner priced."""
+
+    label: str
+    cuts: list[PlanCut]
+    nodes: list[str]
+    predicted_ms: Milliseconds
+    steps: list[Step] = Field(default_factory=list)
+
+
+class Decision(Message):
+    """Why the plan is what it is; retained at ctl/<device>/decision/<model>."""
+
+    device: Id
+    model: Sha256
+    name: str
+    plan: Id
+    epoch: Count
+    changed: bool
+    at: str = Field(description="When, ISO 8601, by the gateway's clock.")
+    why: str
+    considered: Count
+    chosen: Candidate
+    runner_up: Candidate | None = None
+    before: Candidate | None = None
+    links: list[LinkReport] = Field(default_factory=list)
+    blocked: list[str] = Field(default_factory=list, description="What the planner lacked, node by node.")
+
+
+class StreamStats(Message):
+    """A device's frames over the last period; retained at node/<device>/stream/<model>."""
+
+    node: Id
+    boot: Id
+    model: Sha256
+    plan: str
+    epoch: Count
+    period_s: Annotated[float, Field(gt=0)]
+    frames: Count = Field(description="Frames answered within the period.")
+    routes: dict[str, int] = Field(default_factory=dict, description="Answers by route, e.g. cam>edge1>cloud1.")
+    p50_ms: Milliseconds | None = None
+    p95_ms: Milliseconds | None = None
+    steps: list[Step] = Field(default_factory=list, description="Medians by step over the period's bus answers.")
+    cut_bytes: list[Count] = Field(default_factory=list, description="Median coded bytes at each cut.")
+    in_flight: Count = 0
+    counters: dict[str, int] = Field(default_factory=dict, description="Since the start: answered, dropped, late, ...")
+
+
+class Pin(Message):
+    """An operator's choice; retained at ops/pin/<device>/<model>, removed by an empty message."""
+
+    cuts: list[PlanCut] = Field(default_factory=list, description="Empty: everything on the device.")
+    nodes: list[Id] = Field(default_factory=list, description="The workers, in order; empty lets the gateway choose.")
+    by: str = ""
+
+
+class BlobRequest(Message):
+    """A piece of a blob, please; sent to blob/get/<node>, answered on the response topic."""
+
+    sha256: Sha256
+    offset: Count = 0
+    length: Annotated[int, Field(ge=1, le=BLOB_CHUNK_BYTES)] = BLOB_CHUNK_BYTES
+    reply_to: str

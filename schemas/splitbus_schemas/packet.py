@@ -1,0 +1,111 @@
+"""Binary packets: a fixed prefix, a msgpack header, tensors as coded bytes behind it, one checksum.
+
+offset  size  field
+0       4     magic "SBus"
+4       1     wire version
+5       1     kind
+6       2     zero
+8       4     header length, little endian
+12      4     body length, little endian
+16      4     CRC-32 of everything else
+20      4     zero
+24            header (msgpack map), then body
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any, Final, TypeAlias
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from splitbus_schemas._kinds import DTYPES, KINDS_BY_NUMBER, KINDS_BY_TYPE, elements
+from splitbus_schemas._read import Reader
+from splitbus_schemas.codecs import decode_bytes, encode_bytes
+from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
+from splitbus_schemas.limits import MAX_HEADER_BYTES, MAX_PACKET_BYTES, MAX_TENSOR_BYTES, WIRE_VERSION
+from splitbus_schemas.packet_types import Packet, Tensor
+
+MAGIC: Final = b"SBus"
+_PREFIX: Final = struct.Struct("<4sBBHIIII")
+PREFIX_BYTES: Final = _PREFIX.size
+
+Array: TypeAlias = NDArray[Any]
+
+
+def pack_tensor(name: str, array: Array, coding: str, *, final: bool = False) -> Tensor:
+    """`array` as a tensor of the wire. Raises PayloadTooLargeError; KeyError for a dtype or coding that is not ours."""
+    if array.nbytes > MAX_TENSOR_BYTES:
+        raise PayloadTooLargeError(f"tensor {name!r}", array.nbytes, MAX_TENSOR_BYTES)
+    dtype = array.dtype.name
+    DTYPES[dtype]
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b""
+    return Tensor(name, dtype, array.shape, coding, encode_bytes(coding, flat), final)
+
+
+def unpack_tensor(tensor: Tensor) -> Array:
+    """The array in `tensor`, read-only and sharing its bytes where they are raw. Raises DecodeError."""
+    dtype = DTYPES[tensor.dtype]
+    size = elements(tensor.shape) * dtype.itemsize
+    data = decode_bytes(tensor.coding, tensor.data, size)
+    return np.frombuffer(data, dtype=dtype).reshape(tensor.shape)
+
+
+def encode(packet: Packet) -> bytes:
+    """The bytes of `packet`. Raises PayloadTooLargeError."""
+    kind = KINDS_BY_TYPE[type(packet)]
+    header_map, body = kind.write(packet)
+    header: bytes = msgpack.packb(header_map)
+    if len(header) > MAX_HEADER_BYTES:
+        raise PayloadTooLargeError(f"header of a {kind.name} packet", len(header), MAX_HEADER_BYTES)
+    body_bytes = sum(len(piece) for piece in body)
+    total = PREFIX_BYTES + len(header) + body_bytes
+    if total > MAX_PACKET_BYTES:
+        raise PayloadTooLargeError(f"{kind.name} packet", total, MAX_PACKET_BYTES)
+    prefix = _PREFIX.pack(MAGIC, WIRE_VERSION, kind.number, 0, len(header), body_bytes, 0, 0)
+    crc = zlib.crc32(header, zlib.crc32(prefix))
+    for piece in body:
+        crc = zlib.crc32(piece, crc)
+    prefix = _PREFIX.pack(MAGIC, WIRE_VERSION, kind.number, 0, len(header), body_bytes, crc, 0)
+    return b"".join((prefix, header, *body))
+
+
+def decode(data: bytes | bytearray | memoryview) -> Packet:
+    """The packet in `data`; its tensors share these bytes. Raises DecodeError, and nothing else."""
+    view = memoryview(data)
+    if len(view) < PREFIX_BYTES:
+        raise DecodeError(f"packet has {len(view)} bytes, its prefix alone needs {PREFIX_BYTES}")
+    if len(view) > MAX_PACKET_BYTES:
+        raise DecodeError(f"packet has {len(view)} bytes, the limit is {MAX_PACKET_BYTES}")
+    magic, version, number, zero, header_bytes, body_bytes, crc, zero2 = _PREFIX.unpack_from(view)
+    if magic != MAGIC:
+        raise DecodeError(f"packet begins with {bytes(magic)!r}, not with {MAGIC!r}")
+    if version != WIRE_VERSION:
+        raise VersionError("packet", version, WIRE_VERSION)
+    if zero or zero2:
+        raise DecodeError("packet has a reserved field that is not zero")
+    if header_bytes > MAX_HEADER_BYTES:
+        raise DecodeError(f"header has {header_bytes} bytes, the limit is {MAX_HEADER_BYTES}")
+    if PREFIX_BYTES + header_bytes + body_bytes != len(view):
+        raise DecodeError(f"packet has {len(view)} bytes, its prefix says {PREFIX_BYTES + header_bytes + body_bytes}")
+    zeroed = _PREFIX.pack(magic, version, number, 0, header_bytes, body_bytes, 0, 0)
+    if zlib.crc32(view[PREFIX_BYTES:], zlib.crc32(zeroed)) != crc:
+        raise DecodeError("packet does not match its checksum: it was damaged on the way")
+    kind = KINDS_BY_NUMBER.get(number)
+    if kind is None:
+        raise DecodeError(f"packet is of kind {number}, known are {', '.join(map(str, KINDS_BY_NUMBER))}")
+    header = _unpack_header(view[PREFIX_BYTES : PREFIX_BYTES + header_bytes])
+    return kind.read(Reader(header, kind.name), view[PREFIX_BYTES + header_bytes :])
+
+
+def _unpack_header(data: memoryview) -> dict[str, Any]:
+    try:
+        header = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True, max_ext_len=0)
+    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise DecodeError(f"header is no msgpack: {error}") from None
+    if not isinstance(header, dict):
+        raise DecodeError("header is no map")
+    return header
