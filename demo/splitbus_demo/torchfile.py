@@ -1,9 +1,9 @@
-"""Reads the tensors of a PyTorch state dict in the legacy file format, with numpy alone and without running its code."""
+"""Reads the tensors of a PyTorch state dict in the legacy file format: numpy alone, and no code of the file is run."""
 
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403, TID251 - only as the base of the restricted reader below
+import pickle  # noqa: TID251 - only as the base of the restricted reader below
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
 from splitbus_schemas.errors import ModelError
 
-MAGIC: Final = 0x1950A86A20F9469CFC6C
-"""The first pickle of a legacy file (`torch.serialization.MAGIC_NUMBER`)."""
-PROTOCOL: Final = 1001
+HEADER: Final = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e 80024de9032e")
+"""The first two pickles of a legacy file: PyTorch's magic number and the version 1001."""
 
-_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 Array = NDArray[Any]
 
 
@@ -42,29 +42,30 @@ def _view(storage: str, offset: int, shape: tuple[int, ...], strides: tuple[int,
     return _View(storage, offset, shape, strides)
 
 
+_NAMES: Final[dict[tuple[str, str], object]] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _view,
+    ("torch", "FloatStorage"): "FloatStorage",
+    ("torch", "LongStorage"): "LongStorage",
+}
+
+
 class _Reader(pickle.Unpickler):
     """Knows the four names that a state dict needs, and refuses every other."""
 
-    _NAMES: Final = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _view,
-        ("torch", "FloatStorage"): "FloatStorage",
-        ("torch", "LongStorage"): "LongStorage",
-    }
-
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
-        self.dtypes: dict[str, np.dtype[Any]] = {}
+        self.storages: dict[str, np.dtype[Any]] = {}
 
     def find_class(self, module: str, name: str, /) -> Any:
         try:
-            return self._NAMES[module, name]
+            return _NAMES[module, name]
         except KeyError:
             raise ModelError(f"the weight file asks for {module}.{name}, which no state dict needs: refused") from None
 
     def persistent_load(self, pid: Any, /) -> str:
         _, kind, key, *_ = pid
-        self.dtypes[key] = _DTYPES[kind]
+        self.storages[key] = _DTYPES[kind]
         return str(key)
 
 
@@ -73,19 +74,22 @@ def read_state_dict(data: bytes) -> dict[str, Array]:
 
     Raises ModelError when the bytes are no legacy PyTorch file, or name anything but tensors.
     """
+    if not data.startswith(HEADER):
+        raise ModelError("the weight file is not in PyTorch's legacy format: it starts with other bytes")
     try:
-        return _read(io.BytesIO(data))
-    except (pickle.UnpicklingError, EOFError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"the weight file is no state dict in PyTorch's legacy format: {error}") from error
+        return _read(io.BytesIO(data[len(HEADER) :]))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the weight file is damaged: {error}") from error
 
 
 def _read(file: io.BytesIO) -> dict[str, Array]:
-    if (_Reader(file).load(), _Reader(file).load()) != (MAGIC, PROTOCOL):
-        raise ValueError("wrong magic number or protocol")
-    _Reader(file).load()  # the writer's byte order and integer sizes; the digest of the one file we read settles both
+    if not _Reader(file).load()["little_endian"]:
+        raise ModelError("the weight file was written on a big-endian machine, which this reader does not support")
     tensors = _Reader(file)
     views: dict[str, _View] = tensors.load()
-    storages = {key: _storage(file, tensors.dtypes[key]) for key in _Reader(file).load()}
+    storages = {key: _storage(file, tensors.storages[key]) for key in _Reader(file).load()}
     return {name: view.read(storages) for name, view in views.items()}
 
 

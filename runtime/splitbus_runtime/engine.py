@@ -65,9 +65,19 @@ class Session:
             result: list[Any] = self._inner.run(list(outputs) if outputs is not None else None, dict(feeds))
         except Exception as error:
             raise ModelError(f"onnxruntime could not run the model: {_first_line(error)}") from error
+        self._lag(started)
+        return result
+
+    def run_plain(self, outputs: Sequence[str] | None, feeds: Mapping[str, Any], run_options: Any = None) -> list[Any]:
+        """Onnxruntime's own `run`, with its own errors."""
+        started = time.perf_counter()
+        result: list[Any] = self._inner.run(outputs, feeds, run_options)
+        self._lag(started)
+        return result
+
+    def _lag(self, started: float) -> None:
         if self._slowdown > 1.0:
             time.sleep((self._slowdown - 1.0) * (time.perf_counter() - started))
-        return result
 
 
 def open_session(
@@ -77,18 +87,18 @@ def open_session(
     threads: int = 0,
     slowdown: float = 1.0,
     optimise: bool = True,
+    options: Any = None,
+    providers: Sequence[Any] | None = None,
     what: str = "",
 ) -> Session:
     """Open a model from a file, or from bytes with its external weights given by name.
 
     `threads` 0 leaves the choice to onnxruntime. `slowdown` 5.0 emulates a machine five times slower by sleeping
-    after each run. `what` names the model in errors. The arrays in `weights` are shared, not copied.
+    after each run. `options` and `providers` are onnxruntime's own, for a caller who brings them; `what` names the
+    model in errors. The arrays in `weights` are shared, not copied.
     Raises ModelError.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options = options or _options(threads)
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if weights:
@@ -97,10 +107,18 @@ def open_session(
     source = model if isinstance(model, bytes) else str(model)
     name = what or (f"model of {len(model)} bytes" if isinstance(model, bytes) else str(model))
     try:
-        inner = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        inner = ort.InferenceSession(source, options, providers=providers or ["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"{name} is not a model that onnxruntime can open: {_first_line(error)}") from error
     return Session(inner, slowdown=slowdown)
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
 
 
 def _info(arg: Any) -> TensorInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -15,9 +16,11 @@ from splitbus_schemas.limits import (
     MAX_BLOB_BYTES,
     MAX_PACKET_BYTES,
     MAX_RANK,
+    MAX_SPENT,
     MAX_STAGES,
     MAX_TENSOR_BYTES,
     MAX_TENSORS,
+    MAX_TEXT_BYTES,
 )
 from splitbus_schemas.packet_types import (
     BlobPiece,
@@ -36,7 +39,7 @@ from splitbus_schemas.packet_types import (
 Body: TypeAlias = list[bytes | memoryview]
 
 DTYPES: Final = {
-    name: np.dtype(name)
+    name: np.dtype(name).newbyteorder("<")
     for name in (
         "float32", "float16", "float64", "int8", "int16", "int32", "int64",
         "uint8", "uint16", "uint32", "uint64", "bool",
@@ -44,25 +47,38 @@ DTYPES: Final = {
 }  # fmt: skip
 
 
-def elements(shape: Sequence[int]) -> int:
-    count = 1
-    for dim in shape:
-        count *= dim
-    return count
+def _decoded_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """What an array of that shape takes; a zero counts as one, as in numpy, which bounds empty shapes likewise."""
+    return math.prod(dim or 1 for dim in shape) * DTYPES[dtype].itemsize
+
+
+def _check_length(what: str, values: Sequence[Any], limit: int) -> None:
+    if len(values) > limit:
+        raise PayloadTooLargeError(f"list of {what} in a packet", len(values), limit)
+
+
+def _clip(text: str) -> str:
+    """The beginning of a sentence that may be as long as some library likes."""
+    return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
 
 
 def _write_tensors(tensors: Sequence[Tensor]) -> list[list[Any]]:
-    if len(tensors) > MAX_TENSORS:
-        raise PayloadTooLargeError("list of tensors in a packet", len(tensors), MAX_TENSORS)
+    _check_length("tensors", tensors, MAX_TENSORS)
+    decoded = sum(_decoded_bytes(t.dtype, t.shape) for t in tensors)
+    if decoded > MAX_TENSOR_BYTES:
+        raise PayloadTooLargeError("set of tensors in a packet", decoded, MAX_TENSOR_BYTES)
     return [[t.name, t.dtype, list(t.shape), t.coding, len(t.data), t.final] for t in tensors]
 
 
 def _read_tensors(reader: Reader, body: memoryview) -> tuple[Tensor, ...]:
     tensors = []
-    offset = 0
+    offset = decoded = 0
     for entry in reader.rows("tensors", columns=6, limit=MAX_TENSORS):
         tensor, offset = _read_tensor(entry, body, offset)
         tensors.append(tensor)
+        decoded += _decoded_bytes(tensor.dtype, tensor.shape)
+    if decoded > MAX_TENSOR_BYTES:
+        raise DecodeError(f"tensors decode to {decoded} bytes, the limit is {MAX_TENSOR_BYTES}")
     if offset != len(body):
         raise DecodeError(f"body has {len(body)} bytes, its tensors need {offset}")
     return tuple(tensors)
@@ -75,8 +91,6 @@ def _read_tensor(entry: Reader, body: memoryview, offset: int) -> tuple[Tensor, 
     if coding not in CODINGS:
         raise DecodeError(f"tensor {name!r} has coding {coding!r}, known are {', '.join(CODINGS)}")
     shape = entry.sizes(2, limit=MAX_RANK)
-    if elements(shape) * DTYPES[dtype].itemsize > MAX_TENSOR_BYTES:
-        raise DecodeError(f"tensor {name!r} of shape {list(shape)} exceeds the limit of {MAX_TENSOR_BYTES} bytes")
     length = entry.integer(4, limit=MAX_PACKET_BYTES)
     if offset + length > len(body):
         raise DecodeError(f"tensor {name!r} ends beyond the packet")
@@ -94,17 +108,17 @@ def _read_frame(reader: Reader) -> FrameId:
 
 
 def _write_spent(spent: Sequence[Spent]) -> list[list[Any]]:
-    return [
-        [s.node, s.queue_us, s.decode_us, s.run_us, s.encode_us, s.train_bytes, s.train_us] for s in spent
-    ]  # fmt: skip
+    _check_length("timings", spent, MAX_SPENT)
+    return [[s.node, s.queue_us, s.decode_us, s.run_us, s.encode_us, s.train_bytes, s.train_us] for s in spent]
 
 
 def _read_spent(reader: Reader) -> tuple[Spent, ...]:
-    rows = reader.rows("spent", columns=7, limit=MAX_STAGES)
+    rows = reader.rows("spent", columns=7, limit=MAX_SPENT)
     return tuple(Spent(row.id(0), *(row.integer(i) for i in range(1, 7))) for row in rows)
 
 
 def _write_job(job: Job) -> tuple[dict[str, Any], Body]:
+    _check_length("stages", job.route, MAX_STAGES)
     header = {
         "frame": _write_frame(job.frame),
         "model": job.model,
@@ -127,14 +141,15 @@ def _read_job(reader: Reader, body: memoryview) -> Job:
     )
     if not route:
         raise DecodeError("job: route is empty")
+    frame = _read_frame(reader)
     return Job(
-        frame=_read_frame(reader),
+        frame=frame,
         model=reader.sha256("model"),
         plan=reader.id("plan"),
         epoch=reader.integer("epoch"),
         attempt=reader.integer("attempt"),
         budget_us=reader.integer("budget"),
-        reply_to=reader.topic("reply"),
+        reply_to=reader.reply_topic("reply", frame.device),
         route=route,
         tensors=_read_tensors(reader, body),
         spent=_read_spent(reader),
@@ -178,7 +193,7 @@ def _write_refusal(refusal: Refusal) -> tuple[dict[str, Any], Body]:
         "attempt": refusal.attempt,
         "node": refusal.node,
         "reason": refusal.reason,
-        "detail": refusal.detail,
+        "detail": _clip(refusal.detail),
         "spent": _write_spent(refusal.spent),
     }
     return header, []
@@ -209,10 +224,11 @@ def _write_probe(probe: Probe) -> tuple[dict[str, Any], Body]:
 
 
 def _read_probe(reader: Reader, body: memoryview) -> Probe:
+    sender = reader.id("sender")
     return Probe(
         id=reader.integer("id"),
-        sender=reader.id("sender"),
-        reply_to=reader.topic("reply"),
+        sender=sender,
+        reply_to=reader.reply_topic("reply", sender),
         back=reader.integer("back", limit=MAX_PACKET_BYTES // 2),
         pad=body,
     )
@@ -241,7 +257,7 @@ def _read_echo(reader: Reader, body: memoryview) -> Echo:
 
 
 def _write_blob(piece: BlobPiece) -> tuple[dict[str, Any], Body]:
-    header = {"sha256": piece.sha256, "offset": piece.offset, "total": piece.total, "detail": piece.detail}
+    header = {"sha256": piece.sha256, "offset": piece.offset, "total": piece.total, "detail": _clip(piece.detail)}
     return header, [piece.data]
 
 

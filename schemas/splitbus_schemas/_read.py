@@ -7,11 +7,17 @@ from typing import Any, TypeAlias
 
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.ids import is_id, is_sha256
-from splitbus_schemas.limits import MAX_NAME_BYTES, MAX_TEXT_BYTES, MAX_TOPIC_BYTES
+from splitbus_schemas.limits import (
+    MAX_INTEGER,
+    MAX_NAME_BYTES,
+    MAX_TENSOR_BYTES,
+    MAX_TEXT_BYTES,
+    MAX_TOPIC_BYTES,
+    MAX_WORD_BYTES,
+)
+from splitbus_schemas.topics import REPLY
 
 Key: TypeAlias = str | int
-MAX_INTEGER = 2**63 - 1
-MAX_WORD_BYTES = 32
 
 
 class Reader:
@@ -78,11 +84,12 @@ class Reader:
         """A sentence or two."""
         return self._string(key, MAX_TEXT_BYTES)
 
-    def topic(self, key: Key) -> str:
-        """A topic that may be published to: no wildcard, not empty."""
+    def reply_topic(self, key: Key, node: str) -> str:
+        """The reply topic of a session of `node`: nobody can make us publish elsewhere."""
         value = self._string(key, MAX_TOPIC_BYTES)
-        if not value or any(char in value for char in "+#\0"):
-            raise self._wrong(key, "a topic to publish to")
+        fields = REPLY.match(value)
+        if fields is None or fields["node"] != node:
+            raise self._wrong(key, f"a reply topic of {node}")
         return value
 
     def sizes(self, key: Key, limit: int) -> tuple[int, ...]:
@@ -91,7 +98,7 @@ class Reader:
         if not isinstance(value, list) or len(value) > limit:
             raise self._wrong(key, f"a list of at most {limit} sizes")
         row = Reader(value, f"{self.what}: {key}")
-        return tuple(row.integer(i, limit=2**40) for i in range(len(value)))
+        return tuple(row.integer(i, limit=MAX_TENSOR_BYTES) for i in range(len(value)))
 
     def row(self, key: Key, columns: int) -> Reader:
         """A list of at least `columns` values; later versions may append more."""

@@ -6,28 +6,43 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from splitbus_schemas.errors import DecodeError, VersionError
-from splitbus_schemas.limits import BLOB_CHUNK_BYTES, MAX_BLOB_BYTES, MAX_JSON_BYTES, MAX_STAGES, WIRE_VERSION
+from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
+from splitbus_schemas.limits import (
+    BLOB_CHUNK_BYTES,
+    MAX_BLOB_BYTES,
+    MAX_ID_BYTES,
+    MAX_INTEGER,
+    MAX_JSON_BYTES,
+    MAX_MBIT,
+    MAX_MILLISECONDS,
+    MAX_STAGES,
+    MIN_MBIT,
+    WIRE_VERSION,
+)
 
 Tier = Literal["device", "edge", "cloud"]
-Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=MAX_ID_BYTES)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Mbit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Milliseconds = Annotated[float, Field(ge=0, le=MAX_MILLISECONDS)]
+Mbit = Annotated[float, Field(ge=MIN_MBIT, le=MAX_MBIT)]
+BLOB_DATA_PATTERN = rf"^splitbus/v{WIRE_VERSION}/[a-z0-9_-]+/blob/data/[a-z0-9_-]+/[a-z0-9_-]+$"
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
 class Message(BaseModel):
     """Base of all JSON messages: frozen, versioned, and lenient towards fields of a later version."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    v: int = Field(WIRE_VERSION, description="Version of the wire contract.")
+    v: int = Field(default=WIRE_VERSION, description="Version of the wire contract.")
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, fields that are None left out."""
-        return self.model_dump_json(exclude_none=True).encode()
+        """UTF-8 JSON, fields that are None left out. Raises PayloadTooLargeError."""
+        data = self.model_dump_json(exclude_none=True).encode()
+        if len(data) > MAX_JSON_BYTES:
+            raise PayloadTooLargeError(type(self).__name__, len(data), MAX_JSON_BYTES)
+        return data
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -46,18 +61,35 @@ def decode_message(kind: type[M], data: bytes) -> M:
     try:
         message = kind.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        _check_version(what, _version(data))
+        first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise DecodeError(f"{what}: {place}: {first['msg']}") from None
-    if message.v != WIRE_VERSION:
-        raise VersionError(what, message.v, WIRE_VERSION)
+        raise DecodeError(f"{what}: {place[:200]}: {first['msg'][:200]}") from None
+    _check_version(what, message.v)
     return message
+
+
+class _Envelope(BaseModel):
+    v: int = WIRE_VERSION
+
+
+def _version(data: bytes) -> int:
+    """The version of a document that is no message of ours, which a later version may well be."""
+    try:
+        return _Envelope.model_validate_json(data).v
+    except ValidationError:
+        return WIRE_VERSION
+
+
+def _check_version(what: str, version: int) -> None:
+    if version != WIRE_VERSION:
+        raise VersionError(what, version, WIRE_VERSION)
 
 
 class Part(BaseModel):
     """Base of what stands inside messages."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class TensorSpec(Part):
@@ -65,7 +97,7 @@ class TensorSpec(Part):
 
     name: str
     dtype: str = Field(description="numpy's name: float32, uint8, ...")
-    shape: list[int | None] = Field(description="None where the size is known only at run time.")
+    shape: list[Count | None] = Field(description="None where the size is known only at run time.")
     final: bool = Field(default=False, description="It belongs to the model's answer and is passed on unchanged.")
 
 
@@ -182,6 +214,7 @@ class ProfileRequest(Part):
     model: Sha256
     cuts: list[Count] = Field(description="The cut at which each block ends.")
     blocks: list[Sha256]
+    whole: Sha256 = Field(description="The slice that is the whole model; the blocks' times are scaled to its time.")
 
 
 class NodeWork(Message):
@@ -355,4 +388,6 @@ class BlobRequest(Message):
     sha256: Sha256
     offset: Count = 0
     length: Annotated[int, Field(ge=1, le=BLOB_CHUNK_BYTES)] = BLOB_CHUNK_BYTES
-    reply_to: str
+    reply_to: Annotated[str, Field(pattern=BLOB_DATA_PATTERN)] = Field(
+        description="Where the piece goes: the node's own topic blob/data/<node>/<boot>."
+    )

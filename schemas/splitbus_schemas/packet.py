@@ -14,6 +14,7 @@ offset  size  field
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from typing import Any, Final, TypeAlias
@@ -22,11 +23,19 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbus_schemas._kinds import DTYPES, KINDS_BY_NUMBER, KINDS_BY_TYPE, elements
+from splitbus_schemas._kinds import DTYPES, KINDS_BY_NUMBER, KINDS_BY_TYPE
 from splitbus_schemas._read import Reader
 from splitbus_schemas.codecs import decode_bytes, encode_bytes
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
-from splitbus_schemas.limits import MAX_HEADER_BYTES, MAX_PACKET_BYTES, MAX_TENSOR_BYTES, WIRE_VERSION
+from splitbus_schemas.limits import (
+    MAX_HEADER_BYTES,
+    MAX_HEADER_ITEMS,
+    MAX_NAME_BYTES,
+    MAX_PACKET_BYTES,
+    MAX_RANK,
+    MAX_TENSOR_BYTES,
+    WIRE_VERSION,
+)
 from splitbus_schemas.packet_types import Packet, Tensor
 
 MAGIC: Final = b"SBus"
@@ -38,19 +47,26 @@ Array: TypeAlias = NDArray[Any]
 
 def pack_tensor(name: str, array: Array, coding: str, *, final: bool = False) -> Tensor:
     """`array` as a tensor of the wire. Raises PayloadTooLargeError; KeyError for a dtype or coding that is not ours."""
-    if array.nbytes > MAX_TENSOR_BYTES:
-        raise PayloadTooLargeError(f"tensor {name!r}", array.nbytes, MAX_TENSOR_BYTES)
     dtype = array.dtype.name
-    DTYPES[dtype]
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b""
+    little = DTYPES[dtype]
+    for what, size, limit in (
+        (f"tensor {name!r}", array.nbytes, MAX_TENSOR_BYTES),
+        (f"list of dimensions of tensor {name!r}", array.ndim, MAX_RANK),
+        ("name of a tensor", len(name.encode()), MAX_NAME_BYTES),
+    ):
+        if size > limit:
+            raise PayloadTooLargeError(what, size, limit)
+    flat = np.ascontiguousarray(array, dtype=little).reshape(-1).view(np.uint8).data if array.size else b""
     return Tensor(name, dtype, array.shape, coding, encode_bytes(coding, flat), final)
 
 
 def unpack_tensor(tensor: Tensor) -> Array:
     """The array in `tensor`, read-only and sharing its bytes where they are raw. Raises DecodeError."""
     dtype = DTYPES[tensor.dtype]
-    size = elements(tensor.shape) * dtype.itemsize
+    size = math.prod(tensor.shape) * dtype.itemsize
     data = decode_bytes(tensor.coding, tensor.data, size)
+    if tensor.dtype == "bool" and np.frombuffer(data, dtype=np.uint8).max(initial=0) > 1:
+        raise DecodeError(f"tensor {tensor.name!r} of bool holds a byte that is neither 0 nor 1")
     return np.frombuffer(data, dtype=dtype).reshape(tensor.shape)
 
 
@@ -75,7 +91,7 @@ def encode(packet: Packet) -> bytes:
 
 def decode(data: bytes | bytearray | memoryview) -> Packet:
     """The packet in `data`; its tensors share these bytes. Raises DecodeError, and nothing else."""
-    view = memoryview(data)
+    view = memoryview(data).toreadonly()
     if len(view) < PREFIX_BYTES:
         raise DecodeError(f"packet has {len(view)} bytes, its prefix alone needs {PREFIX_BYTES}")
     if len(view) > MAX_PACKET_BYTES:
@@ -103,7 +119,14 @@ def decode(data: bytes | bytearray | memoryview) -> Packet:
 
 def _unpack_header(data: memoryview) -> dict[str, Any]:
     try:
-        header = msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True, max_ext_len=0)
+        header = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=MAX_HEADER_ITEMS,
+            max_map_len=MAX_HEADER_ITEMS,
+            max_ext_len=0,
+        )
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise DecodeError(f"header is no msgpack: {error}") from None
     if not isinstance(header, dict):

@@ -24,6 +24,7 @@ from typing import Final
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
 from splitbus_schemas.limits import (
     MAX_PACKET_BYTES,
+    MAX_PARTIAL_BYTES,
     MAX_PARTIAL_PACKETS,
     MAX_PARTS,
     PARTIAL_SECONDS,
@@ -49,16 +50,14 @@ class Arrival:
 def split(packet: bytes, *, number: int, limit: int, train: bool = False) -> Iterator[bytes | memoryview]:
     """`packet` as payloads of at most `limit` bytes; as a train, its first part is small.
 
-    One payload, the packet itself, when it fits and no train is asked for. Raises PayloadTooLargeError.
+    One payload, the packet itself, when it fits and no train is asked for. `number` (64 bits) is the sender's choice,
+    and must differ from those of all other packets on the topic, of other senders too. Raises PayloadTooLargeError.
     """
     train = train and len(packet) >= TRAIN_MIN_BYTES
     if len(packet) <= limit and not train:
         yield packet
         return
-    room = limit - PART_PREFIX_BYTES
-    ends = _ends(len(packet), room, first=min(room, TRAIN_HEAD_BYTES) if train else room)
-    if len(ends) > MAX_PARTS:
-        raise PayloadTooLargeError(f"packet in parts of {limit} bytes", len(packet), room * MAX_PARTS)
+    ends = _ends(len(packet), limit, train=train)
     view = memoryview(packet)
     begin = 0
     for index, end in enumerate(ends):
@@ -67,78 +66,98 @@ def split(packet: bytes, *, number: int, limit: int, train: bool = False) -> Ite
         begin = end
 
 
-def _ends(total: int, room: int, first: int) -> list[int]:
-    if room < 1:
-        raise PayloadTooLargeError("part", PART_PREFIX_BYTES + 1, PART_PREFIX_BYTES + room)
-    ends = [min(first, total)]
-    while ends[-1] < total:
-        ends.append(min(ends[-1] + room, total))
-    return ends
+def _ends(total: int, limit: int, *, train: bool) -> list[int]:
+    room = max(limit - PART_PREFIX_BYTES, 0)
+    first = min(room, TRAIN_HEAD_BYTES) if train else room
+    largest = first + room * (MAX_PARTS - 1)
+    if total > largest:
+        raise PayloadTooLargeError(f"packet in {MAX_PARTS} parts of {limit} bytes", total, largest)
+    return [*range(first, total, room), total]
 
 
 @dataclass(slots=True)
 class _Partial:
+    """The parts of one packet that have arrived; it holds their bytes and nothing that was only announced."""
+
     count: int
-    data: bytearray
+    total: int
     started: float
     first_bytes: int
-    seen: set[int] = field(default_factory=set)
-    filled: int = 0
+    pieces: dict[int, tuple[int, memoryview]] = field(default_factory=dict)
+    held: int = 0
+
+    def join(self) -> bytes:
+        """The packet. Raises DecodeError unless each part begins where the one before it ends."""
+        expected = 0
+        for index in range(self.count):
+            offset, piece = self.pieces[index]
+            if offset != expected:
+                raise DecodeError(f"part {index} begins at {offset}, the one before it ends at {expected}")
+            expected += len(piece)
+        if expected != self.total:
+            raise DecodeError(f"parts hold {expected} bytes, the packet has {self.total}")
+        return b"".join(self.pieces[index][1] for index in range(self.count))
 
 
 class Assembler:
-    """Puts parts together, for one topic. Bounded: few packets at a time, each for a limited time."""
+    """Puts parts together, for one topic. Bounded: few packets and bytes at a time, each for a limited time."""
 
     def __init__(self) -> None:
         self._partials: dict[int, _Partial] = {}
         self.abandoned = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """What has arrived of packets that are not complete."""
+        return sum(partial.held for partial in self._partials.values())
+
     def feed(self, payload: bytes | bytearray, now: float) -> Arrival | None:
-        """The packet that `payload` completes, if it does. `now` in seconds. Raises DecodeError."""
+        """The packet that `payload` completes, if it does. `now` in seconds. Raises DecodeError.
+
+        A part that is there already is ignored, as the broker may deliver twice. The payload is kept, not copied.
+        """
         if payload[:4] != PART_MAGIC:
             return Arrival(payload)
         self._expire(now)
-        if len(payload) < PART_PREFIX_BYTES:
-            raise DecodeError(f"part has {len(payload)} bytes, its prefix alone needs {PART_PREFIX_BYTES}")
-        _, version, zero, count, index, zero2, offset, total, number = _PREFIX.unpack_from(payload)
-        if version != WIRE_VERSION:
-            raise VersionError("part", version, WIRE_VERSION)
-        length = len(payload) - PART_PREFIX_BYTES
-        _check(zero or zero2, count, index, offset, total, length)
-        partial = self._partials.get(number)
-        if partial is None:
-            partial = self._begin(number, count, total, length, now)
-        if (partial.count, len(partial.data)) != (count, total):
+        count, index, offset, total, number = _read_prefix(payload)
+        piece = memoryview(payload)[PART_PREFIX_BYTES:]
+        partial = self._partials.setdefault(number, _Partial(count, total, now, len(piece)))
+        if (partial.count, partial.total) != (count, total):
             raise DecodeError("part disagrees with an earlier part of its packet")
-        if index in partial.seen:
-            raise DecodeError(f"part {index} came twice")
-        partial.seen.add(index)
-        partial.filled += length
-        partial.data[offset : offset + length] = memoryview(payload)[PART_PREFIX_BYTES:]
-        if len(partial.seen) < count:
+        if index in partial.pieces:
             return None
-        del self._partials[number]
-        if partial.filled != total:
-            raise DecodeError(f"parts hold {partial.filled} bytes, the packet has {total}")
-        return Arrival(partial.data, total - partial.first_bytes, now - partial.started)
+        partial.pieces[index] = (offset, piece)
+        partial.held += len(piece)
+        if partial.held > total:
+            self._abandon(number)
+            raise DecodeError(f"parts hold more than the packet's {total} bytes")
+        if len(partial.pieces) == count:
+            del self._partials[number]
+            return Arrival(partial.join(), total - partial.first_bytes, now - partial.started)
+        self._make_room()
+        return None
 
-    def _begin(self, number: int, count: int, total: int, first_bytes: int, now: float) -> _Partial:
-        if len(self._partials) >= MAX_PARTIAL_PACKETS:
-            del self._partials[min(self._partials, key=lambda key: self._partials[key].started)]
-            self.abandoned += 1
-        partial = _Partial(count, bytearray(total), now, first_bytes)
-        self._partials[number] = partial
-        return partial
+    def _make_room(self) -> None:
+        while len(self._partials) > MAX_PARTIAL_PACKETS or self.held_bytes > MAX_PARTIAL_BYTES:
+            self._abandon(next(iter(self._partials)))
 
     def _expire(self, now: float) -> None:
-        for number, partial in list(self._partials.items()):
-            if now - partial.started > PARTIAL_SECONDS:
-                del self._partials[number]
-                self.abandoned += 1
+        for number in [key for key, partial in self._partials.items() if now - partial.started > PARTIAL_SECONDS]:
+            self._abandon(number)
+
+    def _abandon(self, number: int) -> None:
+        del self._partials[number]
+        self.abandoned += 1
 
 
-def _check(reserved: int, count: int, index: int, offset: int, total: int, length: int) -> None:
-    if reserved:
+def _read_prefix(payload: bytes | bytearray) -> tuple[int, int, int, int, int]:
+    if len(payload) < PART_PREFIX_BYTES:
+        raise DecodeError(f"part has {len(payload)} bytes, its prefix alone needs {PART_PREFIX_BYTES}")
+    _, version, zero, count, index, zero2, offset, total, number = _PREFIX.unpack_from(payload)
+    length = len(payload) - PART_PREFIX_BYTES
+    if version != WIRE_VERSION:
+        raise VersionError("part", version, WIRE_VERSION)
+    if zero or zero2:
         raise DecodeError("part has a reserved field that is not zero")
     if not 2 <= count <= MAX_PARTS or index >= count:
         raise DecodeError(f"part {index} of {count} is out of range")
@@ -146,3 +165,4 @@ def _check(reserved: int, count: int, index: int, offset: int, total: int, lengt
         raise DecodeError(f"packet in parts has {total} bytes, the limit is {MAX_PACKET_BYTES}")
     if not length or offset + length > total:
         raise DecodeError(f"part of {length} bytes at {offset} does not fit a packet of {total}")
+    return count, index, offset, total, number

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
 
 from splitbus_schemas import messages as m
-from splitbus_schemas.errors import DecodeError
-from splitbus_schemas.ids import is_id
-from splitbus_schemas.limits import WIRE_VERSION
+from splitbus_schemas import packet_types as p
+from splitbus_schemas.errors import ConfigError, DecodeError
+from splitbus_schemas.ids import check_id, is_id
+from splitbus_schemas.limits import MAX_TOPIC_BYTES, WIRE_VERSION
 
 ROOT: Final = f"splitbus/v{WIRE_VERSION}"
 
@@ -33,14 +35,22 @@ class Topic:
     message: type[m.Message] | None
     """None for binary packets."""
     about: str
+    packets: tuple[type[p.Packet], ...] = ()
+    """The binary packets that it may carry."""
 
     def at(self, site: str, **fields: str) -> str:
-        """The topic with its fields filled in; pass "+" for a wildcard."""
-        return f"{ROOT}/{site}/{self.pattern.format(**fields)}"
+        """The topic with its fields filled in; pass "+" for a wildcard. Raises ConfigError for what cannot stand there."""
+        for name, value in (("site", site), *fields.items()):
+            if value != "+":
+                check_id(name, value)
+        topic = f"{ROOT}/{site}/{self.pattern.format(**fields)}"
+        if len(topic) > MAX_TOPIC_BYTES:
+            raise ConfigError(f"topic {topic} has {len(topic)} bytes, the limit is {MAX_TOPIC_BYTES}: use shorter ids")
+        return topic
 
     def match(self, topic: str) -> dict[str, str] | None:
         """The fields of `topic`, with `site`, or None when it is of another kind."""
-        match = _compiled(self.pattern).fullmatch(topic)
+        match = _compiled(self.pattern).fullmatch(topic) if len(topic) <= MAX_TOPIC_BYTES else None
         fields = match.groupdict() if match else None
         return fields if fields and all(is_id(value) for value in fields.values()) else None
 
@@ -50,19 +60,15 @@ class Topic:
         return tuple(_FIELD.findall(self.pattern))
 
 
-_cache: dict[str, re.Pattern[str]] = {}
-
-
+@functools.cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    if pattern not in _cache:
-        body = _FIELD.sub(r"(?P<\1>[^/]+)", pattern)
-        _cache[pattern] = re.compile(f"{ROOT}/(?P<site>[^/]+)/{body}")
-    return _cache[pattern]
+    body = _FIELD.sub(r"(?P<\1>[^/]+)", pattern)
+    return re.compile(f"{ROOT}/(?P<site>[^/]+)/{body}")
 
 
 # fmt: off
 STATUS: Final = Topic(
-    "status", "node/{node}/status", ("node",), ("gateway", "operators"), 1, True, m.NodeStatus,
+    "status", "node/{node}/status", ("node",), ("nodes", "gateway", "operators"), 1, True, m.NodeStatus,
     "Whether a node is there. Its last will says `lost`.",
 )
 CAPS: Final = Topic(
@@ -122,20 +128,20 @@ PIN: Final = Topic(
     "An operator's choice for a device; empty removes it.",
 )
 JOB: Final = Topic(
-    "job", "job/{node}/{device}", ("device", "workers"), ("node",), 0, False, None,
-    "Activations for a worker, from or on behalf of the device: packets JOB and PROBE.",
+    "job", "job/{node}/{device}", ("device", "workers"), ("node", "operators"), 0, False, None,
+    "Activations for a worker, from or on behalf of the device.", (p.Job, p.Probe),
 )
 REPLY: Final = Topic(
-    "reply", "reply/{node}/{boot}", ("workers",), ("node",), 0, False, None,
-    "Answers to one session of a node: packets RESULT, REFUSAL and ECHO.",
+    "reply", "reply/{node}/{boot}", ("workers",), ("node", "operators"), 0, False, None,
+    "Answers to one session of a node.", (p.Result, p.Refusal, p.Echo),
 )
 BLOB_GET: Final = Topic(
-    "blob-get", "blob/get/{node}", ("node",), ("gateway",), 1, False, m.BlobRequest,
+    "blob-get", "blob/get/{node}", ("node",), ("gateway", "operators"), 1, False, m.BlobRequest,
     "A node asks for a piece of a blob.",
 )
 BLOB_DATA: Final = Topic(
-    "blob-data", "blob/data/{node}/{boot}", ("gateway",), ("node",), 1, False, None,
-    "The piece: packet BLOB.",
+    "blob-data", "blob/data/{node}/{boot}", ("gateway",), ("node", "operators"), 1, False, None,
+    "The piece.", (p.BlobPiece,),
 )
 ECHO: Final = Topic(
     "echo", "echo/{node}", ("node",), ("node",), 0, False, None,

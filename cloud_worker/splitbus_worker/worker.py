@@ -1,0 +1,266 @@
+"""The worker: takes jobs from the bus, has them run, passes on or replies, and refuses with a reason."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict
+from typing import Final
+
+from splitbus_runtime.agent import Agent, Load, new_boot
+from splitbus_runtime.bus import Will
+from splitbus_runtime.shelf import Slice
+from splitbus_runtime.store import BlobStore
+from splitbus_runtime.transport import Parcel
+from splitbus_schemas.errors import PayloadTooLargeError, SplitbusError
+from splitbus_schemas.ids import model_key
+from splitbus_schemas.limits import MAX_TEXT_BYTES
+from splitbus_schemas.packet_types import Echo, Job, Probe, Refusal, Result, Spent
+from splitbus_schemas.topics import JOB, REPLY
+from splitbus_worker.admission import Refused, State, admit, check_route, smoothed
+from splitbus_worker.dial import Dial, dial_broker
+from splitbus_worker.line import Line, Ticket
+from splitbus_worker.loader import Loader
+from splitbus_worker.occupancy import Occupancy
+from splitbus_worker.settings import WorkerConfig
+from splitbus_worker.stage import next_packet, run_stage
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS: Final = 10.0
+"""How long a frame under way may take to finish when the worker stops."""
+
+MAX_SERVICE_TIMES: Final = 256
+"""Slices whose service time is remembered."""
+
+
+class Worker:
+    """Connects at once, serves between `start` and `stop`. Raises ConfigError for settings that cannot be used."""
+
+    def __init__(self, config: WorkerConfig, *, dial: Dial | None = None) -> None:
+        self.config = config
+        self.node, self.boot = config.node_id, new_boot()
+        store = BlobStore(config.store_folder, limit_bytes=config.disk_mb * 2**20)
+        connect = dial or dial_broker(config.broker)
+        self.control = connect(
+            f"{self.node}-control", Will(*Agent.lost(config.site, self.node, self.boot, config.tier))
+        )
+        self.data = connect(f"{self.node}-data", None)
+        self.agent = Agent(
+            site=config.site,
+            node=self.node,
+            boot=self.boot,
+            tier=config.tier,
+            control=self.control,
+            data=self.data,
+            store=store,
+            threads=config.threads,
+            slowdown=config.slowdown,
+            limit_bytes=config.memory_mb * 2**20,
+            concurrency=config.concurrency,
+        )
+        self.agent.load = self._load
+        self._job_filter = JOB.at(config.site, node=self.node, device="+")
+        self._line = Line(limit=config.queue, per_device=config.queue_per_device)
+        self._occupancy = Occupancy(config.concurrency, time.monotonic())
+        self._service_us: OrderedDict[str, int] = OrderedDict()
+        self._stopping = False
+        self._loader = Loader(self.agent.shelf, self._loaded, name=f"splitbus-{self.node}-load")
+        self._executors = [
+            threading.Thread(target=self._execute, name=f"splitbus-{self.node}-run-{lane}", daemon=True)
+            for lane in range(config.concurrency)
+        ]
+
+    def start(self) -> None:
+        """Take jobs, now and whenever the broker is there."""
+        for executor in self._executors:
+            executor.start()
+        self.agent.port.receive(REPLY.at(self.config.site, node=self.node, boot=self.boot), self._on_reply)
+        self.agent.port.receive(self._job_filter, self._on_job)
+        self.agent.start()
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Refuse what waits, finish what runs, say goodbye, disconnect."""
+        self._stopping = True
+        self.agent.tell_status("stopping", reason)
+        self._dismiss(len(self._executors))
+        deadline = time.monotonic() + STOP_SECONDS
+        for executor in self._executors:
+            if executor.is_alive():
+                executor.join(max(0.0, deadline - time.monotonic()))
+        self._dismiss(0)  # what joined the line while it closed
+        self.agent.stop(reason)
+        self._loader.close()
+        self.data.close()
+        self.control.close()
+
+    def _dismiss(self, takers: int) -> None:
+        for ticket in self._line.close(takers):
+            self._refuse(ticket.job, Refused("stopping", f"{self.node} is stopping"))
+
+    @property
+    def ready(self) -> bool:
+        """Whether a message went through the broker and came back, and jobs can arrive."""
+        return self.data.connected and self.control.connected and self.agent.last_echo > 0
+
+    @property
+    def problem(self) -> str:
+        """Why the broker is not there, in one sentence; empty when it is or nothing is known yet."""
+        return next((why for bus in (self.control, self.data) if (why := getattr(bus, "problem", ""))), "")
+
+    # On the bus's thread
+
+    def _on_job(self, parcel: Parcel) -> None:
+        packet = parcel.packet
+        device = parcel.topic.rpartition("/")[2]
+        if isinstance(packet, Job):
+            if self._is_honest(packet, device, parcel.topic):
+                self._take(packet, parcel)
+        elif isinstance(packet, Probe):
+            if packet.sender == device and self._is_ours(packet.reply_to, device):
+                self.agent.links.answer(packet, parcel, time.monotonic())
+            else:
+                self.agent.alert("bad_jobs", f"a probe of {packet.sender} came under {device}", parcel.topic)
+        else:
+            self.agent.alert("bad_jobs", f"a {type(packet).__name__} is no job", parcel.topic)
+
+    def _on_reply(self, parcel: Parcel) -> None:
+        if isinstance(parcel.packet, Echo):
+            self.agent.links.take_echo(parcel.packet, parcel)
+
+    def _is_honest(self, job: Job, device: str, topic: str) -> bool:
+        """Whether frame, reply topic and job topic name one device of this site: nobody answers for another."""
+        if job.frame.device == device and self._is_ours(job.reply_to, device):
+            return True
+        self.agent.alert("bad_jobs", f"a job of {job.frame.device} for {job.reply_to} came under {device}", topic)
+        return False
+
+    def _is_ours(self, reply_to: str, device: str) -> bool:
+        fields = REPLY.match(reply_to)
+        return fields is not None and fields["site"] == self.config.site and fields["node"] == device
+
+    def _take(self, job: Job, parcel: Parcel) -> None:
+        self.agent.count("jobs")
+        self._learn(job, parcel)
+        train_us = int(parcel.train_s * 1e6)
+        state = self._state(job)
+        try:
+            check_route(job, state)
+            piece = self._warm(job.route[0].slice)
+            admit(job, state, train_us=train_us)
+        except Refused as refused:
+            self._refuse(job, refused)
+            return
+        ticket = Ticket(job, piece, parcel.at, parcel.train_bytes, train_us, state.service_us)
+        superseded = self._line.join(ticket)
+        if superseded is not None:
+            self._refuse(superseded.job, Refused("superseded", f"frame {job.frame.seq} of the same device is newer"))
+
+    def _warm(self, slice_id: str) -> Slice:
+        piece = self.agent.shelf.get(slice_id)
+        if piece is None:
+            why = self._loader.want(slice_id)
+            raise Refused("slice", f"slice {slice_id[:12]} is not ready at {self.node}: {why}")
+        return piece
+
+    def _learn(self, job: Job, parcel: Parcel) -> None:
+        """A train from another worker measures the link from there; the device measures its own."""
+        if parcel.train_bytes and len(job.spent) >= 2:
+            self.agent.links.note_down(job.spent[-1].node, parcel.train_bytes, parcel.train_s, parcel.at)
+
+    def _state(self, job: Job) -> State:
+        return State(
+            node=self.node,
+            stopping=self._stopping,
+            waiting=len(self._line),
+            waiting_of_device=self._line.of_device(job.frame.device),
+            line_limit=self.config.queue,
+            running=self._line.running,
+            concurrency=self.config.concurrency,
+            ahead_us=self._line.ahead_us,
+            service_us=self._service_us.get(job.route[0].slice, 0),
+        )
+
+    # On the executors' threads
+
+    def _execute(self) -> None:
+        while (ticket := self._line.take()) is not None:
+            began = time.monotonic()
+            self._occupancy.change(+1, began)
+            self._attempt(ticket, began)
+            self._occupancy.change(-1, time.monotonic())
+            self._line.done(ticket)
+
+    def _attempt(self, ticket: Ticket, began: float) -> None:
+        try:
+            self._serve(ticket, began)
+        except Refused as refused:
+            self._refuse(ticket.job, refused)
+        except Exception:  # one frame's failure is not the worker's
+            log.exception("frame %s failed", ticket.job.frame)
+            self._refuse(ticket.job, Refused("run", f"{self.node} failed, its log says why"))
+
+    def _serve(self, ticket: Ticket, began: float) -> None:
+        job = ticket.job
+        queue_us = int((began - ticket.at) * 1e6)
+        if job.budget_us and queue_us + ticket.train_us >= job.budget_us:
+            raise Refused("expired", f"the frame's {job.budget_us / 1e3:.0f} ms were over before it could run")
+        output = run_stage(job, ticket.slice)
+        spent = Spent(
+            self.node, queue_us, output.decode_us, output.run_us, output.encode_us, ticket.train_bytes, ticket.train_us
+        )  # fmt: skip
+        self._send(next_packet(job, output, spent), ticket)
+        self._note_service(ticket.slice.id, spent.total_us - queue_us)
+
+    def _send(self, packet: Job | Result, ticket: Ticket) -> None:
+        """As a train when the job came as one: whoever measures links measures the way back and onward, too."""
+        train = ticket.train_bytes > 0
+        try:
+            if isinstance(packet, Result):
+                sent, what = self.agent.port.send(ticket.job.reply_to, packet, train=train), "answered"
+            else:
+                sent, what = self._forward(packet, train=train), "forwarded"
+        except PayloadTooLargeError as error:
+            raise Refused("run", f"the output cannot be sent: {error}") from error
+        self.agent.count(what if sent else "unsent")
+
+    def _forward(self, job: Job, *, train: bool) -> int:
+        topic = JOB.at(self.config.site, node=job.route[0].node, device=job.frame.device)
+        facts = (
+            ("plan", job.plan),
+            ("epoch", str(job.epoch)),
+            ("model", model_key(job.model)),
+            ("coding", job.route[0].coding),
+            ("frame", f"{job.frame.boot}/{job.frame.seq}"),
+        )
+        expiry_s = math.ceil(job.budget_us / 1e6) + 1 if job.budget_us else None
+        return self.agent.port.send(topic, job, train=train, user=facts, expiry_s=expiry_s)
+
+    def _note_service(self, slice_id: str, newest_us: int) -> None:
+        times = self._service_us
+        times[slice_id] = smoothed(times.get(slice_id, 0), newest_us)
+        if len(times) > MAX_SERVICE_TIMES:
+            times.popitem(last=False)
+
+    # On any thread
+
+    def _refuse(self, job: Job, refused: Refused) -> None:
+        self.agent.count(f"refused_{refused.reason}")
+        detail = str(refused).encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
+        refusal = Refusal(
+            job.frame, job.plan, job.epoch, job.attempt, self.node, refused.reason, detail, job.spent
+        )  # fmt: skip
+        try:
+            self.agent.port.send(job.reply_to, refusal)
+        except PayloadTooLargeError:  # a broker that takes almost nothing; the sender's deadline tells it
+            self.agent.count("unsent")
+
+    def _loaded(self, problem: SplitbusError | None) -> None:
+        if problem is not None:
+            self.agent.alert("slices_failed", str(problem))
+        self.agent.tell_slices()
+
+    def _load(self) -> Load:
+        return Load(self._occupancy.share(time.monotonic()), len(self._line), self.config.concurrency)

@@ -1,0 +1,47 @@
+"""What a caller learns beside the tensors: how its frame was answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from splitbus_schemas.messages import Step
+
+Route: TypeAlias = tuple[str, ...]
+"""Node ids in order; the device alone when it answered itself."""
+
+Outcome: TypeAlias = Literal["answered", "dropped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One frame's one answer."""
+
+    outputs: list[Any]
+    """As onnxruntime gives them; empty when dropped or failed."""
+    route: Route
+    plan: str
+    """The plan's id; "local" when no plan was followed."""
+    epoch: int
+    frame: str
+    """device/boot/sequence, as seen on the bus."""
+    total_ms: float
+    steps: tuple[Step, ...] = ()
+    attempts: int = 0
+    """How often it was sent; 0 for a local answer that never left."""
+    late: bool = False
+    """After its deadline."""
+    reason: str = ""
+    """Why it was answered here although a plan was active, or why it was dropped."""
+    codecs: tuple[str, ...] = ()
+    """At each cut that it crossed, in order."""
+    cut_bytes: tuple[int, ...] = ()
+    """Bytes that left the device."""
+    outcome: Outcome = "answered"
+    input: Any = field(default=None, repr=False)
+    """What was fed, for the iterator form."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the device answered alone."""
+        return len(self.route) == 1

@@ -1,0 +1,241 @@
+"""Takes a frame over the bus: runs the head, sends the activation, waits, tries alternates, brings the answer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from splitbus_device.answer import Answer
+from splitbus_device.flights import Flights, Out
+from splitbus_device.follower import ActivePlan
+from splitbus_device.policy import Flight, Resend, RunLocally, latest_start, next_step
+from splitbus_runtime.agent import Agent
+from splitbus_runtime.engine import Array
+from splitbus_runtime.transport import Parcel
+from splitbus_schemas.errors import DecodeError, ModelError, PayloadTooLargeError
+from splitbus_schemas.messages import Step
+from splitbus_schemas.packet import pack_tensor, unpack_tensor
+from splitbus_schemas.packet_types import FrameId, Job, Result, Spent, Tensor
+from splitbus_schemas.topics import JOB, REPLY
+
+TRAIN_SECONDS: Final = 0.15
+"""A link is sampled at most so often: a train costs one message more."""
+
+SLOW_FACTOR: Final = 1.5
+"""An answer that takes so many times what was expected makes the link suspect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The frame is to be answered locally, and why."""
+
+    reason: str
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One inference request. Times in seconds of time.monotonic()."""
+
+    feeds: Mapping[str, Array]
+    wanted: Sequence[str]
+    """Names of the outputs asked for, in order."""
+    started: float
+    deadline: float
+    local_s: float
+    """What a local run takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Activation:
+    """A head's work: what goes out, what stays, and how long it took."""
+
+    sent: tuple[Tensor, ...]
+    kept: dict[str, Array]
+    spent: Spent
+
+
+class Courier:
+    """One model's way over the bus. `deliver` may be called from several threads."""
+
+    def __init__(self, agent: Agent, flights: Flights, model: str) -> None:
+        self._agent = agent
+        self._flights = flights
+        self._model = model
+        self._seq = itertools.count(1)
+        self._reply_topic = REPLY.at(agent.site, node=agent.node, boot=agent.boot)
+        self._last_train: dict[str, float] = {}
+
+    def deliver(self, active: ActivePlan, frame: Frame) -> Answer | Fallback:
+        """The answer from the bus, or why there is none."""
+        seq = next(self._seq)
+        out = self._flights.begin(seq, time.monotonic())
+        if out is None:
+            return Fallback("too many frames are out")
+        given_up = False
+        try:
+            activation = self._run_head(active, frame.feeds)
+            job = self._job(active, seq, activation)
+            last_start = latest_start(frame.deadline, frame.local_s, frame.started)
+            outcome = self._fly(active, job, out, frame.deadline, last_start)
+            given_up = isinstance(outcome, Fallback)
+            return outcome if isinstance(outcome, Fallback) else self._answer(active, frame, activation, out, outcome)
+        except (ModelError, DecodeError, PayloadTooLargeError) as error:
+            self._agent.alert("frames_failed", str(error))
+            return Fallback(str(error), out.attempt)
+        finally:
+            if given_up:
+                self._flights.give_up(out, time.monotonic())
+            else:
+                self._flights.done(out)
+
+    def _run_head(self, active: ActivePlan, feeds: Mapping[str, Array]) -> _Activation:
+        begun = time.perf_counter()
+        coding = active.plan.head.coding if active.plan.head is not None else "raw"
+        if active.head is None:
+            outputs = [(name, array, False) for name, array in feeds.items()]
+        else:
+            outputs = active.head.run(feeds)
+        ran = time.perf_counter()
+        sent = tuple(pack_tensor(name, array, coding) for name, array, final in outputs if not final)
+        kept = {name: array for name, array, final in outputs if final}
+        encoded = time.perf_counter()
+        run_us = int((ran - begun) * 1e6) if active.head is not None else 0
+        spent = Spent(self._agent.node, run_us=run_us, encode_us=int((encoded - ran) * 1e6))
+        return _Activation(sent, kept, spent)
+
+    def _job(self, active: ActivePlan, seq: int, activation: _Activation) -> Job:
+        return Job(
+            frame=FrameId(self._agent.node, self._agent.boot, seq),
+            model=self._model,
+            plan=active.plan.plan,
+            epoch=active.plan.epoch,
+            attempt=1,
+            budget_us=0,
+            reply_to=self._reply_topic,
+            route=active.routes[0],
+            tensors=activation.sent,
+            spent=(activation.spent,),
+        )
+
+    def _fly(self, active: ActivePlan, job: Job, out: Out, deadline: float, last_start: float) -> Parcel | Fallback:
+        """Send, wait, send again along alternates, until there is an answer or no time for one."""
+        routes = list(active.routes)
+        sent = self._send(active, replace(job, route=routes.pop(0)), out, deadline)
+        while sent:
+            if out.parcel is not None:
+                return out.parcel
+            now = time.monotonic()
+            step = next_step(Flight(active.expected_s, out.sent, len(routes), out.failed), last_start, now)
+            if isinstance(step, RunLocally):
+                self._gave_up(out)
+                return Fallback(step.reason, out.attempt)
+            if isinstance(step, Resend):
+                self._flights.resent(out, now)
+                sent = self._send(active, replace(job, route=routes.pop(0), attempt=out.attempt), out, deadline)
+            else:
+                out.news.wait(max(0.0, step.until - now))
+        return Fallback("the broker is gone", out.attempt)
+
+    def _send(self, active: ActivePlan, job: Job, out: Out, deadline: float) -> bool:
+        """Send once; False when the broker is not there."""
+        now = time.monotonic()
+        budget = deadline - now
+        first = job.route[0].node
+        train = now - self._last_train.get(first, 0.0) > TRAIN_SECONDS
+        if train:
+            self._last_train[first] = now
+        out.sent = now
+        out.nodes = tuple(hop.node for hop in job.route)
+        topic = JOB.at(self._agent.site, node=first, device=self._agent.node)
+        size = self._agent.port.send(
+            topic,
+            replace(job, budget_us=max(int(budget * 1e6), 1)),
+            train=train,
+            user=active.user,
+            expiry_s=math.ceil(max(budget, 0.0)) + 1,
+        )
+        return size > 0
+
+    def _gave_up(self, out: Out) -> None:
+        if out.failed:
+            return
+        self._agent.count("timeouts")
+        for node in out.nodes[:1]:
+            self._agent.links.suspect(node)
+            self._agent.links.note_outcome(node, lost=True)
+
+    def _answer(self, active: ActivePlan, frame: Frame, activation: _Activation, out: Out, parcel: Parcel) -> Answer:
+        result = parcel.packet
+        if not isinstance(result, Result):
+            raise DecodeError(f"frame {out.seq} was answered by something that is no result")
+        begun = time.perf_counter()
+        outputs: dict[str, Any] = activation.kept | {t.name: unpack_tensor(t) for t in result.tensors}
+        missing = [name for name in frame.wanted if name not in outputs]
+        if missing:
+            raise DecodeError(f"the answer to frame {result.frame} lacks output {missing[0]!r}")
+        decode_ms = (time.perf_counter() - begun) * 1e3
+        flown = parcel.at - out.sent
+        if result.attempt == out.attempt:
+            self._learn_links(active.expected_s, parcel, result, flown)
+            active.learn(flown)
+        now = time.monotonic()
+        route = (self._agent.node, *(spent.node for spent in result.spent[1:]))
+        wire_s = max(0.0, flown - sum(spent.total_us for spent in result.spent[1:]) / 1e6)
+        return Answer(
+            outputs=[outputs[name] for name in frame.wanted],
+            route=route,
+            plan=active.plan.plan,
+            epoch=active.plan.epoch,
+            frame=str(result.frame),
+            total_ms=(now - frame.started) * 1e3,
+            steps=(
+                *_steps(result.spent),
+                Step(what="link", where=">".join((*route, self._agent.node)), ms=wire_s * 1e3),
+                Step(what="decode", where=self._agent.node, ms=decode_ms),
+            ),
+            attempts=out.attempt,
+            late=now > frame.deadline,
+            codecs=tuple(cut.codec for cut in active.plan.cuts),
+            cut_bytes=(sum(len(tensor.data) for tensor in activation.sent),),
+        )
+
+    def _learn_links(self, expected_s: float, parcel: Parcel, result: Result, flown: float) -> None:
+        """Take this frame's samples of the links it crossed."""
+        if len(result.spent) < 2:
+            return
+        links, now, first = self._agent.links, parcel.at, result.spent[1]
+        links.note_outcome(first.node, lost=False)
+        if not first.train_us:
+            if flown > SLOW_FACTOR * expected_s:
+                links.suspect(first.node)
+            return
+        links.note_up(first.node, first.train_bytes, first.train_us / 1e6, now)
+        if len(result.spent) > 2:
+            return  # the way back is another node's
+        if parcel.train_bytes:
+            links.note_down(first.node, parcel.train_bytes, parcel.train_s, now)
+        down = links.link(first.node).down_mbit.estimate
+        down_s = parcel.train_s if parcel.train_bytes else (parcel.bytes * 8e-6 / down if down else 0.0)
+        wire_s = flown - first.total_us / 1e6 - first.train_us / 1e6 - down_s
+        links.note_rtt(first.node, max(wire_s, 0.0), now)
+
+
+def _steps(spent: tuple[Spent, ...]) -> tuple[Step, ...]:
+    """What each node did, in order; nothing for what took no time."""
+    parts = (
+        (what, node.node, us)
+        for node in spent
+        for what, us in (
+            ("queue", node.queue_us),
+            ("decode", node.decode_us),
+            ("run", node.run_us),
+            ("encode", node.encode_us),
+        )
+        if us
+    )
+    return tuple(Step.model_validate({"what": what, "where": where, "ms": us / 1e3}) for what, where, us in parts)

@@ -1,0 +1,1 @@
+"""The gateway: model registry and slicer, planner and controller, blob service."""

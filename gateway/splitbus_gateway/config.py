@@ -1,0 +1,97 @@
+"""The gateway's settings, and how they are read from a TOML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from splitbus_runtime.settings import BrokerSettings, Settings, load_settings
+from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.messages import Id
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PlannerSettings(Settings):
+    """What makes one plan better than another, and when a better one is worth a change."""
+
+    objective: Literal["latency"] = Field(default="latency", description="What plans minimise.")
+    deadline_ms: Positive | None = Field(
+        default=None,
+        description="Answers later than this are useless; a plan that cannot keep it says so.",
+        examples=[100.0],
+    )
+    min_agreement: Share = Field(
+        default=0.98,
+        description="Least share of answers that a lossy codec must leave as they were, measured on the samples.",
+    )
+    codecs: tuple[str, ...] = Field(
+        default=tuple(CODECS), description="Codecs that plans may use at a cut; `raw` and `zstd` lose nothing."
+    )
+    min_gain: Share = Field(default=0.10, description="A change must gain at least this share of the present latency.")
+    min_gain_ms: NotNegative = Field(default=2.0, description="... and at least so many milliseconds.")
+    dwell_s: NotNegative = Field(
+        default=2.0, description="Least time between two changes; doubled for each change that undoes the one before."
+    )
+    max_dwell_s: NotNegative = Field(default=60.0, description="Where that doubling ends.")
+    sharp: Annotated[float, Field(gt=1, allow_inf_nan=False)] = Field(
+        default=1.5, description="When the running plan costs so many times what it did, a change waits for no dwell."
+    )
+
+    @field_validator("codecs")
+    @classmethod
+    def _codecs_are_known(cls, codecs: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [codec for codec in codecs if codec not in CODECS]
+        if unknown or not codecs:
+            raise ValueError(f"{unknown[0]} is no codec: " * bool(unknown) + f"use some of {', '.join(CODECS)}")
+        return codecs
+
+    @model_validator(mode="after")
+    def _dwell_has_an_end(self) -> Self:
+        if self.max_dwell_s < self.dwell_s:
+            raise ValueError(f"max_dwell_s is {self.max_dwell_s:g}, less than dwell_s with {self.dwell_s:g}")
+        return self
+
+
+class ModelSettings(Settings):
+    """How models are kept and measured when they are added."""
+
+    max_models: Annotated[int, Field(ge=1, le=1000)] = Field(default=32, description="More are refused.")
+    samples: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=8, description="Inputs on which coded sizes and agreement are measured."
+    )
+    max_input_ratio: Positive = Field(
+        default=1.0, description="Cuts that carry more than so many times the bytes of the input are left out."
+    )
+
+
+class BlobSettings(Settings):
+    """How slices, weights and model files reach the nodes."""
+
+    max_mbit: Positive = Field(default=80.0, description="What all downloads together may take of the gateway's link.")
+    store_mb: Annotated[int, Field(ge=64)] = Field(
+        default=4096, description="Disk for slices; the least recently used give way. Models do not count."
+    )
+
+
+class GatewayConfig(Settings):
+    """Settings of the gateway daemon."""
+
+    site: Id = Field(default="home", description="The part of the topic tree that this gateway manages.")
+    node: Id = Field(default="gateway", description="The gateway's own id, below which it publishes status and alerts.")
+    state_dir: Path = Field(
+        default=Path("/var/lib/splitbus"), description="Where models, slices and measurements are kept."
+    )
+    broker: BrokerSettings = Field(default_factory=BrokerSettings, description="The MQTT broker.")
+    planner: PlannerSettings = Field(default_factory=PlannerSettings, description="How plans are chosen.")
+    models: ModelSettings = Field(default_factory=ModelSettings, description="How models are kept and measured.")
+    blobs: BlobSettings = Field(default_factory=BlobSettings, description="How nodes get what they run.")
+
+
+def load_config(path: Path) -> GatewayConfig:
+    """The gateway's settings in a TOML file. Raises ConfigError naming file, key, value and what is allowed."""
+    return load_settings(GatewayConfig, path)

@@ -1,0 +1,162 @@
+"""From what the bus said to what the planner is asked: `World` and a registered model become a `Problem`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from splitbus_gateway.problem import Codings, Cut, Floats, Limits, LinkFacts, NodeFacts, Pinned, Problem
+from splitbus_gateway.state import NodeView, StreamView, World
+from splitbus_schemas import messages as m
+from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.ids import model_key
+from splitbus_schemas.limits import MAX_PACKET_BYTES
+
+_MAX_BUSY = 0.98
+"""The queue of a server that is busier than that grows without end; the plan only has to avoid it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFacts:
+    """A registered model as the planner needs it; `tensors` names those of each useful cut."""
+
+    name: str
+    model: str
+    codings: Codings
+    reference_ms: float
+    answer_bytes: float
+    tensors: Mapping[int, tuple[str, ...]]
+
+    @property
+    def key(self) -> str:
+        """As it stands in topics."""
+        return model_key(self.model)
+
+    @property
+    def block_ends(self) -> tuple[int, ...]:
+        """The cuts at which a profile's blocks end."""
+        return self.codings.cuts[1:]
+
+
+def build_problem(
+    world: World, model: ModelFacts, device: str, now: float, limits: Limits, barred: Mapping[str, str]
+) -> Problem:
+    """What the planner is asked for a device and a model. `barred` gives the workers to leave out, and why."""
+    stream = world.streams.get((device, model.key)) or StreamView()
+    workers, blocked = [], []
+    for name, view in sorted(world.nodes.items()):
+        if view.tier not in ("edge", "cloud"):
+            continue
+        reason = barred.get(name) or _absent(view)
+        if reason:
+            blocked.append(f"{name} {reason}")
+        else:
+            workers.append(_node_facts(view, model, stream))
+    own = world.nodes.get(device) or NodeView(device)
+    names = [facts.node for facts in workers]
+    pairs = [*product([device], names), *((a, b) for a, b in product(names, names) if a != b)]
+    return Problem(
+        codings=replace(model.codings, coded_bytes=_corrected(model.codings, stream)),
+        reference_ms=model.reference_ms,
+        answer_bytes=model.answer_bytes,
+        device=replace(_node_facts(own, model, StreamView()), node=device, tier="device", wait_ms=0.0),
+        workers=tuple(workers),
+        links={pair: facts for pair in pairs if (facts := world.links.facts(*pair, now))},
+        limits=limits,
+        pin=_pinned(stream.pin),
+        blocked=tuple(blocked),
+    )
+
+
+def _absent(view: NodeView) -> str | None:
+    if view.status is None or view.status.state != "ready":
+        return f"is {view.status.state if view.status else 'unknown'}"
+    return None if view.caps else "has not said what it can do"
+
+
+def _node_facts(view: NodeView, model: ModelFacts, stream: StreamView) -> NodeFacts:
+    elapsed = elapsed_ms(view.profiles.get(model.key), model)
+    caps = view.caps
+    return NodeFacts(
+        node=view.node,
+        tier="cloud" if view.tier == "cloud" else "edge",
+        elapsed_ms=elapsed,
+        wait_ms=0.0 if elapsed is None else wait_ms(view, float(elapsed[-1]), _own_share(view, stream)),
+        codecs=frozenset(caps.codecs if caps else model.codings.codecs),
+        max_packet_bytes=caps.max_packet_bytes if caps else MAX_PACKET_BYTES,
+    )
+
+
+def elapsed_ms(profile: m.NodeProfile | None, model: ModelFacts) -> Floats | None:
+    """Time from the input to each cut; None without a profile in the model's own blocks."""
+    if profile is None or profile.model != model.model or tuple(profile.cuts) != model.block_ends:
+        return None
+    return np.cumsum([0.0, *profile.block_ms])
+
+
+def wait_ms(view: NodeView, service_ms: float, own: float) -> float:
+    """How long a job waits behind those of others: M/D/1 by the share of time the node is busy, or its queue if longer.
+
+    `own` is the share that the stream in question causes itself, which does not stand in its own way.
+    """
+    others = max(0.0, view.busy - own)
+    load = min(others, _MAX_BUSY)
+    by_load = load / (2 * (1 - load)) * service_ms
+    share = others / view.busy if view.busy else 1.0
+    concurrency = max(1, view.stats.concurrency if view.stats else 1)
+    return max(by_load, view.queued * share * service_ms / concurrency)
+
+
+def _own_share(view: NodeView, stream: StreamView) -> float:
+    stats = stream.stats
+    if stats is None:
+        return 0.0
+    spent = sum(step.ms for step in stats.steps if step.where == view.node and step.what in ("run", "decode", "encode"))
+    concurrency = max(1, view.stats.concurrency if view.stats else 1)
+    return min(1.0, stats.frames / stats.period_s * spent / 1e3 / concurrency)
+
+
+def _corrected(codings: Codings, stream: StreamView) -> Floats:
+    """Sizes as this stream's own frames have them: where it ran, as measured; elsewhere by its codec's mean ratio."""
+    sizes = codings.coded_bytes.copy()
+    for column, codec in enumerate(codings.codecs):
+        rows = {
+            codings.cuts.index(index): size
+            for (index, name), size in stream.measured.items()
+            if name == codec and index in codings.cuts[:-1]
+        }
+        ratios = [size / sizes[row, column] for row, size in rows.items() if sizes[row, column] > 0]
+        if ratios and CODECS[codec].coding != "raw":
+            sizes[:, column] *= float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-3)))))
+        for row, size in rows.items():
+            if np.isfinite(sizes[row, column]):
+                sizes[row, column] = size
+    return sizes
+
+
+def _pinned(pin: m.Pin | None) -> Pinned | None:
+    if pin is None:
+        return None
+    return Pinned(tuple(Cut(cut.index, cut.codec) for cut in pin.cuts), tuple(pin.nodes), pin.by)
+
+
+def link_reports(problem: Problem) -> list[m.LinkReport]:
+    """The links as the planner saw them, for the decision's inputs."""
+    return [_link_report(sender, receiver, facts) for (sender, receiver), facts in sorted(problem.links.items())]
+
+
+def _link_report(sender: str, receiver: str, facts: LinkFacts) -> m.LinkReport:
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else max(round(value, 3), 1e-3)
+
+    return m.LinkReport(
+        node=sender,
+        peer=receiver,
+        rtt_ms=rounded(facts.rtt_ms),
+        up_mbit=rounded(facts.up_mbit),
+        down_mbit=rounded(facts.down_mbit),
+        confidence=round(min(max(facts.confidence, 0.0), 1.0), 3),
+    )

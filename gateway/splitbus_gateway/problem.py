@@ -1,0 +1,132 @@
+"""What the planner is asked: facts about model, nodes and links, as frozen values. Nothing here measures or decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitbus_schemas.limits import MAX_PACKET_BYTES
+from splitbus_schemas.messages import Tier
+
+Floats: TypeAlias = NDArray[np.float64]
+Flags: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Cut:
+    """Where the model is cut (the model's own cut index), and the codec that carries its tensors."""
+
+    index: int
+    codec: str
+
+    def __str__(self) -> str:
+        return f"cut {self.index}/{self.codec}"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Split:
+    """A way to run the model: the device and the workers in order, with one cut between neighbours."""
+
+    nodes: tuple[str, ...]
+    cuts: tuple[Cut, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.cuts:
+            return f"all on {self.nodes[0]}"
+        stages = zip(self.cuts, self.nodes[1:], strict=True)
+        return ", ".join(f"{'input' if cut.index == 0 else 'cut'} {_code(cut)} on {node}" for cut, node in stages)
+
+
+def _code(cut: Cut) -> str:
+    return cut.codec if cut.index == 0 else f"{cut.index}/{cut.codec}"
+
+
+@dataclass(frozen=True, eq=False)
+class Codings:
+    """What each codec makes of each cut's tensors, as measured.
+
+    `cuts` are the useful cuts in order, the input's first and the answer's last. The arrays have one row for each
+    cut but the last and one column for each codec; `coded_bytes` is NaN where a codec cannot carry the tensors.
+    Times are the reference machine's, in ms. `agreement` is the share of answers that stay the same.
+    """
+
+    cuts: tuple[int, ...]
+    codecs: tuple[str, ...]
+    coded_bytes: Floats
+    encode_ms: Floats
+    decode_ms: Floats
+    agreement: Floats
+    lossless: Flags
+
+
+@dataclass(frozen=True, eq=False)
+class NodeFacts:
+    """A node as the planner sees it.
+
+    `elapsed_ms` is the time from the input to each of the problem's cuts (0 first); None without a profile.
+    `wait_ms` is how long a job is expected to queue there behind others.
+    """
+
+    node: str
+    tier: Tier
+    elapsed_ms: Floats | None
+    wait_ms: float = 0.0
+    codecs: frozenset[str] = frozenset()
+    max_packet_bytes: int = MAX_PACKET_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """A link from its first node to its second; None where it was never measured."""
+
+    rtt_ms: float | None
+    up_mbit: float | None
+    down_mbit: float | None
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What every plan has to keep to; a pin overrides the agreement, not the packet size."""
+
+    min_agreement: float = 0.97
+    lossless_only: bool = False
+    codecs: frozenset[str] | None = None
+    """None allows all."""
+    deadline_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """An operator's choice: these cuts (none: all on the device), on these workers (none: any)."""
+
+    cuts: tuple[Cut, ...] = ()
+    workers: tuple[str, ...] = ()
+    by: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One device, one model, the workers that there are and the links between them.
+
+    `reference_ms` is the whole model's time on the machine that measured the codings. `blocked` names what is
+    known beforehand to be missing, one sentence for each node.
+    """
+
+    codings: Codings
+    reference_ms: float
+    answer_bytes: float
+    device: NodeFacts
+    workers: tuple[NodeFacts, ...] = ()
+    links: Mapping[tuple[str, str], LinkFacts] = field(default_factory=dict)
+    limits: Limits = Limits()
+    pin: Pinned | None = None
+    blocked: tuple[str, ...] = ()
+
+    def facts(self, node: str) -> NodeFacts | None:
+        """The node's facts; None when it is not there."""
+        return next((facts for facts in (self.device, *self.workers) if facts.node == node), None)

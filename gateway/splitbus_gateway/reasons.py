@@ -1,0 +1,92 @@
+"""Why a plan changed, in one sentence for people: what moved most between two moments, and what it means in ms. Pure."""
+
+from __future__ import annotations
+
+from splitbus_gateway.planner import Choice
+from splitbus_gateway.pricing import Priced, price
+from splitbus_gateway.problem import Problem, Split
+from splitbus_schemas.errors import UnsatisfiableError
+from splitbus_schemas.messages import Step
+
+_LEAST_MS = 0.5
+"""A smaller change of a step is no cause of anything."""
+
+
+def first_plan(choice: Choice) -> str:
+    """Why the first plan is what it is."""
+    return f"first plan: {takes(choice.best)}{_rival(choice)}"
+
+
+def pinned(choice: Choice, by: str) -> str:
+    """Why a pinned plan is what it is."""
+    free = f"; free choice would be {takes(choice.runner_up)}" if choice.runner_up else ""
+    return f"pinned{f' by {by}' if by else ''}: {takes(choice.best)}{free}"
+
+
+def changed(then: Problem | None, now: Problem, current: Split, best: Priced) -> str:
+    """Why `best` replaces `current`: what differs between the facts then and now."""
+    try:
+        running = price(now, current)
+    except UnsatisfiableError as lost:
+        return f"{lost}: {current} cannot go on, {takes(best)}"
+    cause = _cause(then, now, current, best.split)
+    return f"{cause}: {current} now takes {running.ms:.0f} ms, {best.split} {best.ms:.0f} ms"
+
+
+def takes(priced: Priced) -> str:
+    """A way and its price."""
+    return f"{priced.split} takes {priced.ms:.0f} ms"
+
+
+def _rival(choice: Choice) -> str:
+    return f", {choice.runner_up.split} {choice.runner_up.ms:.0f} ms" if choice.runner_up else ""
+
+
+def _cause(then: Problem | None, now: Problem, current: Split, best: Split) -> str:
+    if then is None:
+        return "measured since the gateway started"
+    moved = [change for split in (current, best) for change in _moved_steps(then, now, split)]
+    if not moved:
+        came = sorted({node for node in best.nodes if then.facts(node) is None})
+        return f"{' and '.join(came)} joined" if came else "another way is faster"
+    before, after = max(moved, key=lambda pair: abs(pair[1].ms - pair[0].ms))
+    return _sentence(then, now, before, after)
+
+
+def _moved_steps(then: Problem, now: Problem, split: Split) -> list[tuple[Step, Step]]:
+    try:
+        before, after = price(then, split).steps, price(now, split).steps
+    except UnsatisfiableError:
+        return []
+    return [pair for pair in zip(before, after, strict=True) if abs(pair[1].ms - pair[0].ms) >= _LEAST_MS]
+
+
+def _sentence(then: Problem, now: Problem, before: Step, after: Step) -> str:
+    if after.what == "link":
+        return _link_sentence(then, now, before, after)
+    if after.what == "queue":
+        busier = "busier" if after.ms > before.ms else "less busy"
+        return f"{after.where} is {busier} (a job waits {after.ms:.0f} ms, {before.ms:.0f} before)"
+    slower = "slower" if after.ms > before.ms else "faster"
+    return f"{after.where} runs {slower} ({after.ms:.0f} ms, {before.ms:.0f} before)"
+
+
+def _link_sentence(then: Problem, now: Problem, before: Step, after: Step) -> str:
+    sender, _, receiver = after.where.partition(">")
+    backwards = (sender, receiver) not in now.links
+    ends = (receiver, sender) if backwards else (sender, receiver)
+    old, new = then.links[ends], now.links[ends]
+    rates = (old.down_mbit, new.down_mbit) if backwards else (old.up_mbit, new.up_mbit)
+    old_rtt, new_rtt = old.rtt_ms or 0.0, new.rtt_ms or 0.0
+    wire = after.ms - before.ms
+    if abs(new_rtt - old_rtt) / 2 > abs(wire) / 2 or None in rates:
+        return f"round trip {ends[0]}>{ends[1]} {_went(old_rtt, new_rtt)} ms"
+    name = "downlink" if backwards else "uplink"
+    old_rate, new_rate = rates[0] or 0.0, rates[1] or 0.0
+    if old_rate and abs(new_rate / old_rate - 1) < 0.02:
+        return f"frames of {sender} are {'larger' if wire > 0 else 'smaller'} ({after.bytes} bytes, {before.bytes} before)"
+    return f"{name} {ends[0]}>{ends[1]} {_went(old_rate, new_rate)} Mbit/s"
+
+
+def _went(old: float, new: float) -> str:
+    return f"{'fell' if new < old else 'rose'} from {old:.1f} to {new:.1f}"

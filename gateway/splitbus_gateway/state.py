@@ -1,0 +1,250 @@
+"""The world as seen on the bus: nodes, links, profiles, streams, pins. `World.apply` alone changes it; no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from splitbus_gateway.links import Links
+from splitbus_schemas import messages as m
+from splitbus_schemas import topics
+from splitbus_schemas.errors import DecodeError
+from splitbus_schemas.ids import model_key
+from splitbus_schemas.limits import MAX_PACKET_BYTES
+
+StreamKey: TypeAlias = tuple[str, str]
+"""Device, and the model's key as it stands in topics."""
+
+MAX_BLOCK_MS: Final = 600_000.0
+"""A block of ten minutes is no block but a clock that jumped."""
+
+MAX_QUEUED: Final = 1_000_000
+"""Workers refuse long before."""
+
+_STATS_WEIGHT: Final = 0.3
+_BYTES_WEIGHT: Final = 0.2
+
+
+@dataclass(slots=True)
+class NodeView:
+    """What is known of a node; messages of an earlier boot stay here but are not believed."""
+
+    node: str
+    status: m.NodeStatus | None = None
+    caps: m.NodeCaps | None = None
+    slices: m.SliceState | None = None
+    profiles: dict[str, m.NodeProfile] = field(default_factory=dict)
+    busy: float = 0.0
+    queued: float = 0.0
+    stats: m.NodeStats | None = None
+
+    @property
+    def boot(self) -> str | None:
+        return self.status.boot if self.status else None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status is not None and self.status.state == "ready"
+
+    @property
+    def tier(self) -> str | None:
+        return self.status.tier if self.status else None
+
+    @property
+    def current_slices(self) -> m.SliceState | None:
+        """Its slices, if this boot reported them."""
+        return self.slices if self.slices and self.slices.boot == self.boot else None
+
+    def has_fresh_profile(self, model: str, cuts: tuple[int, ...]) -> bool:
+        """Whether this boot profiled the model in these blocks."""
+        profile = self.profiles.get(model_key(model))
+        return profile is not None and profile.boot == self.boot and tuple(profile.cuts) == cuts
+
+
+@dataclass(slots=True)
+class StreamView:
+    """What is known of a device that runs a model."""
+
+    state: m.PlanState | None = None
+    plan: m.Plan | None = None
+    stats: m.StreamStats | None = None
+    pin: m.Pin | None = None
+    measured: dict[tuple[int, str], float] = field(default_factory=dict)
+    """Coded bytes at each (cut, codec) that has run, smoothed."""
+
+
+class World:
+    """Everything that the bus said and that was believed."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeView] = {}
+        self.streams: dict[StreamKey, StreamView] = {}
+        self.links = Links()
+
+    def apply(
+        self, kind: topics.Topic, fields: dict[str, str], payload: bytes, now: float, *, retained: bool = False
+    ) -> None:
+        """Take a message of a topic; an empty one means that it was removed.
+
+        Raises DecodeError, and changes nothing, when it breaks the contract or cannot be true.
+        """
+        if kind.message is None or kind.name not in _TAKE:
+            raise DecodeError(f"topic of kind {kind.name!r} tells the gateway nothing")
+        if not payload:
+            _REMOVE.get(kind.name, _ignore)(self, fields)
+            return
+        message = m.decode_message(kind.message, payload)
+        _check_ends(kind, fields, message)
+        _TAKE[kind.name](self, fields, message, _When(now, retained))
+
+    def node(self, name: str) -> NodeView | None:
+        """What is known of a node."""
+        return self.nodes.get(name)
+
+    def workers(self) -> list[NodeView]:
+        """Edge and cloud nodes that are ready, by name."""
+        return [view for _, view in sorted(self.nodes.items()) if view.is_ready and view.tier in ("edge", "cloud")]
+
+
+@dataclass(frozen=True, slots=True)
+class _When:
+    now: float
+    retained: bool
+
+
+def _check_ends(kind: topics.Topic, fields: dict[str, str], message: Any) -> None:
+    """What a message says about its sender, peer and model is what its topic says."""
+    for name, said in (("node", "node"), ("peer", "peer"), ("node", "device")):
+        value = getattr(message, said, None)
+        if name in fields and value is not None and value != fields[name]:
+            raise DecodeError(f"{kind.name} of {fields[name]} speaks for {value}")
+    model = getattr(message, "model", None)
+    if "model" in fields and model is not None and model_key(model) != fields["model"]:
+        raise DecodeError(f"{kind.name} of model {fields['model']} speaks of {model_key(model)}")
+
+
+def _view(world: World, fields: dict[str, str]) -> NodeView:
+    return world.nodes.setdefault(fields["node"], NodeView(fields["node"]))
+
+
+def _stream(world: World, fields: dict[str, str]) -> StreamView:
+    return world.streams.setdefault((fields["node"], fields["model"]), StreamView())
+
+
+def _take_status(world: World, fields: dict[str, str], status: m.NodeStatus, _: _When) -> None:
+    view = _view(world, fields)
+    # The will of an earlier session may come after the new one's birth.
+    if status.state == "lost" and view.boot not in (None, status.boot):
+        return
+    if view.boot != status.boot:
+        view.busy = view.queued = 0.0
+    view.status = status
+
+
+def _take_caps(world: World, fields: dict[str, str], caps: m.NodeCaps, _: _When) -> None:
+    _view(world, fields).caps = caps
+
+
+def _take_stats(world: World, fields: dict[str, str], stats: m.NodeStats, _: _When) -> None:
+    if stats.queued > MAX_QUEUED:
+        raise DecodeError(f"stats of {stats.node} say {stats.queued} queued jobs, that is not believed")
+    view = _view(world, fields)
+    weight = 1.0 if view.stats is None or view.stats.boot != stats.boot else _STATS_WEIGHT
+    view.busy += weight * (stats.busy - view.busy)
+    view.queued += weight * (stats.queued - view.queued)
+    view.stats = stats
+
+
+def _take_slices(world: World, fields: dict[str, str], slices: m.SliceState, _: _When) -> None:
+    _view(world, fields).slices = slices
+
+
+def _take_profile(world: World, fields: dict[str, str], profile: m.NodeProfile, _: _When) -> None:
+    what = f"profile of {profile.node}"
+    if not len(profile.cuts) == len(profile.block_ms) == len(profile.spread_ms) or not profile.cuts:
+        raise DecodeError(f"{what} has {len(profile.cuts)} cuts for {len(profile.block_ms)} blocks")
+    if any(later <= earlier for earlier, later in zip(profile.cuts, profile.cuts[1:], strict=False)):
+        raise DecodeError(f"{what} names cuts out of order")
+    if not 0 < sum(profile.block_ms) <= MAX_BLOCK_MS or not 0 < profile.whole_ms <= MAX_BLOCK_MS:
+        raise DecodeError(f"{what} takes {sum(profile.block_ms):g} ms, that is not believed")
+    _view(world, fields).profiles[fields["model"]] = profile
+
+
+def _take_link(world: World, _: dict[str, str], report: m.LinkReport, when: _When) -> None:
+    world.links.report(report, when.now, retained=when.retained)
+
+
+def _take_plan_state(world: World, fields: dict[str, str], state: m.PlanState, _: _When) -> None:
+    _stream(world, fields).state = state
+
+
+def _take_plan(world: World, fields: dict[str, str], plan: m.Plan, _: _When) -> None:
+    _stream(world, fields).plan = plan
+
+
+def _take_pin(world: World, fields: dict[str, str], pin: m.Pin, _: _When) -> None:
+    _stream(world, fields).pin = pin
+
+
+def _take_stream(world: World, fields: dict[str, str], stats: m.StreamStats, _: _When) -> None:
+    if any(size > MAX_PACKET_BYTES for size in stats.cut_bytes):
+        raise DecodeError(f"stream of {stats.node} reports a cut of {max(stats.cut_bytes)} bytes, no packet holds that")
+    view = _stream(world, fields)
+    view.stats = stats
+    if view.plan is None or (view.plan.plan, view.plan.epoch) != (stats.plan, stats.epoch) or not stats.frames:
+        return
+    for cut, size in zip(view.plan.cuts, stats.cut_bytes, strict=False):
+        before = view.measured.get((cut.index, cut.codec), float(size))
+        view.measured[cut.index, cut.codec] = before + _BYTES_WEIGHT * (size - before)
+
+
+def _ignore(_: World, __: dict[str, str]) -> None:
+    """Nothing was built on it."""
+
+
+def _remove_node(world: World, fields: dict[str, str]) -> None:
+    world.nodes.pop(fields["node"], None)
+
+
+def _remove_profile(world: World, fields: dict[str, str]) -> None:
+    if view := world.nodes.get(fields["node"]):
+        view.profiles.pop(fields["model"], None)
+
+
+def _remove_link(world: World, fields: dict[str, str]) -> None:
+    world.links.forget(fields["node"], fields["peer"])
+
+
+def _remove_from_stream(name: str) -> Callable[[World, dict[str, str]], None]:
+    def remove(world: World, fields: dict[str, str]) -> None:
+        if stream := world.streams.get((fields["node"], fields["model"])):
+            setattr(stream, name, None)
+
+    return remove
+
+
+_TAKE: Final[dict[str, Callable[[World, dict[str, str], Any, _When], None]]] = {
+    topics.STATUS.name: _take_status,
+    topics.CAPS.name: _take_caps,
+    topics.STATS.name: _take_stats,
+    topics.SLICES.name: _take_slices,
+    topics.PROFILE.name: _take_profile,
+    topics.LINK.name: _take_link,
+    topics.PLAN_STATE.name: _take_plan_state,
+    topics.PLAN.name: _take_plan,
+    topics.PIN.name: _take_pin,
+    topics.STREAM.name: _take_stream,
+}
+
+_REMOVE: Final[dict[str, Callable[[World, dict[str, str]], None]]] = {
+    topics.STATUS.name: _remove_node,
+    topics.PROFILE.name: _remove_profile,
+    topics.LINK.name: _remove_link,
+    topics.PLAN_STATE.name: _remove_from_stream("state"),
+    topics.PLAN.name: _remove_from_stream("plan"),
+    topics.PIN.name: _remove_from_stream("pin"),
+}
+
+WATCHED: Final = tuple(kind for kind in topics.TOPICS if kind.name in _TAKE)
+"""The topics that the gateway reads."""

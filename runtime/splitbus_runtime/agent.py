@@ -1,0 +1,314 @@
+"""What a device and a worker have in common: presence, heartbeat, slices on order, profiles, links, statistics."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import logging
+import os
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from splitbus_runtime.blobs import BlobClient
+from splitbus_runtime.bus import Bus, Delivery
+from splitbus_runtime.linkbook import LinkBook
+from splitbus_runtime.profiler import profile
+from splitbus_runtime.shelf import Shelf
+from splitbus_runtime.store import BlobStore
+from splitbus_runtime.transport import PacketPort
+from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.errors import DecodeError, SplitbusError
+from splitbus_schemas.ids import check_id, model_key
+from splitbus_schemas.messages import (
+    Alert,
+    NodeCaps,
+    NodeStats,
+    NodeStatus,
+    NodeWork,
+    Peers,
+    ProfileRequest,
+    SliceState,
+    Tier,
+)
+from splitbus_schemas.topics import ALERT, CAPS, ECHO, PEERS, PROFILE, SLICES, STATS, STATUS, WORK
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 0.25
+STATS_SECONDS: Final = 1.0
+MAX_ALERTS_PER_SECOND: Final = 5
+"""A flood of bad messages must not become a flood of alerts; the counters count on."""
+
+
+def new_boot() -> str:
+    """An id for this start of a node."""
+    return secrets.token_hex(4)
+
+
+def software() -> str:
+    """Name and version of this program."""
+    return f"splitbus {importlib.metadata.version('splitbus')}"
+
+
+def timestamp() -> str:
+    """Now, ISO 8601; for people, never for arithmetic."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a node is."""
+
+    busy: float = 0.0
+    queued: int = 0
+    concurrency: int = 1
+
+
+class Agent:
+    """A node's presence on the bus. `control` and `data` are connections of their own: a plan never waits for a tensor.
+
+    `status(...)` gives the last will to connect with before the agent exists.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        node: str,
+        boot: str,
+        tier: Tier,
+        control: Bus,
+        data: Bus,
+        store: BlobStore,
+        threads: int = 0,
+        slowdown: float = 1.0,
+        limit_bytes: int = 2**30,
+        concurrency: int = 1,
+    ) -> None:
+        self.site, self.node, self.boot, self.tier = check_id("site", site), check_id("node", node), boot, tier
+        self.control, self.data = control, data
+        self.store = store
+        self.counters: dict[str, int] = {}
+        self.load: Callable[[], Load] = Load
+        self.port = PacketPort(data, self._refuse)
+        self._blob_port = PacketPort(control, self._refuse)
+        self.blobs = BlobClient(self._blob_port, site=site, node=node, boot=boot, store=store)
+        self.shelf = Shelf(store, self.blobs.fetch, threads=threads, slowdown=slowdown, limit_bytes=limit_bytes)
+        self.links = LinkBook(self.port, control, site=site, node=node, boot=boot)
+        self.broker_rtt_s: float | None = None
+        self.last_echo = float("-inf")
+        self._concurrency = concurrency
+        self._started = time.monotonic()
+        self._state = SliceState(node=node, boot=boot)
+        self._failed: dict[str, str] = {}
+        self._profiled: set[str] = set()
+        self._orders: queue.SimpleQueue[NodeWork | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._alerts_left = MAX_ALERTS_PER_SECOND
+        self._threads = [
+            threading.Thread(target=self._tick_loop, name=f"splitbus-{node}-tick", daemon=True),
+            threading.Thread(target=self._order_loop, name=f"splitbus-{node}-slices", daemon=True),
+        ]
+
+    @staticmethod
+    def lost(site: str, node: str, boot: str, tier: Tier) -> tuple[str, bytes]:
+        """Topic and payload of the last will."""
+        status = NodeStatus(state="lost", node=node, boot=boot, tier=tier, reason="the broker lost the connection")
+        return STATUS.at(site, node=node), status.to_json()
+
+    def start(self) -> None:
+        """Subscribe, say who we are, start the threads."""
+        self._subscribe(WORK.at(self.site, node=self.node), self._on_work)
+        self._subscribe(PEERS.at(self.site, node=self.node), self._on_peers)
+        self.control.subscribe(ECHO.at(self.site, node=self.node), self._on_echo)
+        caps = NodeCaps(
+            node=self.node,
+            boot=self.boot,
+            tier=self.tier,
+            cores=os.cpu_count() or 1,
+            memory_mb=_memory_mb(),
+            concurrency=self._concurrency,
+            codecs=sorted(CODECS),
+            max_packet_bytes=self.data.max_packet_bytes,
+        )
+        self.control.publish(CAPS.at(self.site, node=self.node), caps.to_json(), qos=1, retain=True)
+        self.tell_slices()
+        self.tell_status("ready")
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Say goodbye and end the threads; the connections are the caller's."""
+        self._stopping.set()
+        self.blobs.close()
+        self._orders.put(None)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(5)
+        self.tell_status("stopping", reason)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
+
+    def count(self, what: str, by: int = 1) -> None:
+        """Add to a counter that stats publish."""
+        with self._lock:
+            self.counters[what] = self.counters.get(what, 0) + by
+
+    def alert(self, what: str, reason: str, topic: str | None = None) -> None:
+        """Count, log and publish that something went wrong; rate-limited but for the counter."""
+        self.count(what)
+        if self._alerts_left <= 0:
+            return
+        self._alerts_left -= 1
+        log.warning("%s: %s", what, reason)
+        message = Alert(node=self.node, what=what, reason=reason[:1000], topic=topic)
+        self.control.publish(ALERT.at(self.site, node=self.node), message.to_json())
+
+    def tell_status(self, state: str, reason: str | None = None) -> None:
+        """Publish our state."""
+        status = NodeStatus.model_validate(
+            {
+                "state": state,
+                "node": self.node,
+                "boot": self.boot,
+                "tier": self.tier,
+                "software": software(),
+                "since": timestamp(),
+                "reason": reason,
+            }
+        )
+        self.control.publish(STATUS.at(self.site, node=self.node), status.to_json(), qos=1, retain=True)
+
+    def tell_slices(self, loading: tuple[str, ...] = ()) -> None:
+        """Publish which slices are warm."""
+        state = SliceState(
+            node=self.node, boot=self.boot, ready=self.shelf.ready, loading=list(loading), failed=dict(self._failed)
+        )
+        self.control.publish(SLICES.at(self.site, node=self.node), state.to_json(), qos=1, retain=True)
+
+    # What arrives
+
+    def _subscribe(self, topic: str, handler: Callable[[bytes], None]) -> None:
+        def checked(delivery: Delivery) -> None:
+            if not delivery.payload:
+                return
+            try:
+                handler(delivery.payload)
+            except DecodeError as error:
+                self._refuse(delivery.topic, error)
+
+        self.control.subscribe(topic, checked, qos=1)
+
+    def _refuse(self, topic: str, error: DecodeError) -> None:
+        self.alert("bad_messages", str(error), topic)
+
+    def _on_work(self, payload: bytes) -> None:
+        self._orders.put(NodeWork.from_json(payload))
+
+    def _on_peers(self, payload: bytes) -> None:
+        self.links.set_peers(frozenset(peer.node for peer in Peers.from_json(payload).peers))
+
+    def _on_echo(self, delivery: Delivery) -> None:
+        boot, _, sent = delivery.payload.decode("ascii", "replace").partition(" ")
+        if boot == self.boot and sent.isdecimal():
+            self.last_echo = time.monotonic()
+            self.broker_rtt_s = max(0.0, self.last_echo - int(sent) / 1e6)
+
+    # Threads
+
+    def _tick_loop(self) -> None:
+        next_stats = 0.0
+        while not self._stopping.wait(TICK_SECONDS):
+            now = time.monotonic()
+            self.links.tick(now)
+            if now >= next_stats:
+                next_stats = now + STATS_SECONDS
+                self._alerts_left = MAX_ALERTS_PER_SECOND
+                heartbeat = f"{self.boot} {int(now * 1e6)}".encode()
+                self.control.publish(ECHO.at(self.site, node=self.node), heartbeat)
+                self._tell_stats(now)
+
+    def _tell_stats(self, now: float) -> None:
+        load = self.load()
+        with self._lock:
+            counters = dict(self.counters)
+        stats = NodeStats(
+            node=self.node,
+            boot=self.boot,
+            uptime_s=round(now - self._started, 1),
+            busy=round(min(max(load.busy, 0.0), 1.0), 3),
+            queued=load.queued,
+            concurrency=load.concurrency,
+            sessions=len(self.shelf.ready),
+            sessions_mb=round(self.shelf.cost_bytes / 2**20, 1),
+            broker_rtt_ms=None if self.broker_rtt_s is None else round(self.broker_rtt_s * 1e3, 3),
+            counters=counters,
+        )
+        self.control.publish(STATS.at(self.site, node=self.node), stats.to_json(), retain=True)
+
+    def _order_loop(self) -> None:
+        while (work := self._orders.get()) is not None:
+            while not self._orders.empty():  # only the newest order counts
+                newer = self._orders.get()
+                if newer is None:
+                    return
+                work = newer
+            self._load(work)
+            for request in work.profiles:
+                self._profile(request)
+
+    def _load(self, work: NodeWork) -> None:
+        self._failed = {slice_id: why for slice_id, why in self._failed.items() if slice_id in work.slices}
+        missing = [slice_id for slice_id in work.slices if self.shelf.get(slice_id) is None]
+        if self.tier != "device":
+            self.shelf.drop(set(work.slices))
+        for position, slice_id in enumerate(missing):
+            if self.stopping:
+                return
+            self.tell_slices(tuple(missing[position:]))
+            try:
+                self.shelf.load(slice_id)
+                self._failed.pop(slice_id, None)
+            except SplitbusError as error:
+                self._failed[slice_id] = str(error)
+                self.alert("slices_failed", str(error))
+        self.tell_slices()
+
+    def _profile(self, request: ProfileRequest) -> None:
+        if request.whole in self._profiled:
+            return
+        try:
+            result = profile(
+                request, self.shelf, node=self.node, boot=self.boot, stopping=self._stopping.is_set
+            )  # fmt: skip
+        except SplitbusError as error:
+            self.alert("profiles_failed", str(error))
+            return
+        if self.stopping:
+            return
+        self._profiled.add(request.whole)
+        topic = PROFILE.at(self.site, node=self.node, model=model_key(request.model))
+        self.control.publish(topic, result.to_json(), qos=1, retain=True)
+
+
+def _memory_mb() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+def default_store(name: str) -> Path:
+    """Where a node keeps its blobs unless told otherwise: the user's cache folder."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "splitbus" / name

@@ -1,0 +1,150 @@
+"""Keeps a node's links measured: takes samples from its traffic, probes what traffic does not measure, publishes."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+from splitbus_runtime.bus import Bus
+from splitbus_runtime.links import LinkEstimate, Source
+from splitbus_runtime.transport import PacketPort, Parcel
+from splitbus_schemas.limits import TRAIN_MIN_BYTES
+from splitbus_schemas.messages import LinkReport
+from splitbus_schemas.packet_types import Echo, Probe
+from splitbus_schemas.topics import JOB, LINK, REPLY
+
+IDLE_SECONDS: Final = 2.0
+"""A quantity that traffic has not measured for so long is probed."""
+
+PROBE_LOST_SECONDS: Final = 4.0
+"""A probe without an echo for so long is lost."""
+
+PROBE_BYTES: Final = 4 * TRAIN_MIN_BYTES
+"""A train of 16 kB: 3 ms at 50 Mbit/s, 130 ms at 1 Mbit/s."""
+
+TELL_CHANGE: Final = 0.15
+"""A report is published at once when an estimate moved by this fraction, else every TELL_SECONDS."""
+
+TELL_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    peer: str
+    at: float
+
+
+class LinkBook:
+    """The links of one node. Thread-safe; `tick` is called a few times a second."""
+
+    def __init__(self, port: PacketPort, control: Bus, *, site: str, node: str, boot: str) -> None:
+        self._port = port
+        self._control = control
+        self._site = site
+        self._node = node
+        self._reply_topic = REPLY.at(site, node=node, boot=boot)
+        self._lock = threading.Lock()
+        self._links: dict[str, LinkEstimate] = {}
+        self._peers: frozenset[str] = frozenset()
+        self._probes: dict[int, _Sent] = {}
+        self._ids = itertools.count(1)
+        self._suspects: set[str] = set()
+        self._told: dict[str, tuple[LinkReport, float]] = {}
+
+    def set_peers(self, peers: frozenset[str]) -> None:
+        """Whom to keep measured."""
+        with self._lock:
+            self._peers = peers
+
+    def link(self, peer: str) -> LinkEstimate:
+        """What is known of the link to `peer`."""
+        with self._lock:
+            return self._links.get(peer, LinkEstimate())
+
+    def note_rtt(self, peer: str, seconds: float, now: float, source: Source = "traffic") -> None:
+        """A round trip, time at the peer taken off."""
+        self._set(peer, self.link(peer).with_rtt(seconds, now, source))
+
+    def note_up(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
+        """A train that arrived at the peer."""
+        self._set(peer, self.link(peer).with_up(size, seconds, now, source))
+
+    def note_down(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
+        """A train that arrived here."""
+        self._set(peer, self.link(peer).with_down(size, seconds, now, source))
+
+    def note_outcome(self, peer: str, *, lost: bool) -> None:
+        """Whether a message to the peer was answered."""
+        self._set(peer, self.link(peer).with_outcome(lost=lost))
+
+    def suspect(self, peer: str) -> None:
+        """Something took longer than it should have: probe at the next tick."""
+        self._suspects.add(peer)
+
+    def tick(self, now: float) -> None:
+        """Give up lost probes, probe idle links, publish what changed."""
+        for probe_id, sent in list(self._probes.items()):
+            if now - sent.at > PROBE_LOST_SECONDS:
+                del self._probes[probe_id]
+                self.note_outcome(sent.peer, lost=True)
+        outstanding = {sent.peer for sent in list(self._probes.values())}
+        for peer in sorted(self._peers - outstanding):
+            if peer in self._suspects or self.link(peer).oldest_age(now) > IDLE_SECONDS:
+                self._suspects.discard(peer)
+                self._probe(peer, now)
+        for peer in list(self._links):
+            self._tell(peer, now)
+
+    def answer(self, probe: Probe, parcel: Parcel, now: float) -> None:
+        """Echo a probe that came to us."""
+        held_us = int((now - parcel.at) * 1e6)
+        pad = bytes(min(probe.back, PROBE_BYTES))
+        echo = Echo(probe.id, self._node, held_us, parcel.train_bytes, int(parcel.train_s * 1e6), pad)
+        self._port.send(probe.reply_to, echo, train=True)
+
+    def take_echo(self, echo: Echo, parcel: Parcel) -> None:
+        """Learn from the echo of a probe of ours."""
+        sent = self._probes.pop(echo.id, None)
+        if sent is None or sent.peer != echo.node:
+            return
+        up_s, down_s = echo.train_us / 1e6, parcel.train_s
+        self.note_outcome(sent.peer, lost=False)
+        self.note_up(sent.peer, echo.train_bytes, up_s, parcel.at, "probe")
+        self.note_down(sent.peer, parcel.train_bytes, down_s, parcel.at, "probe")
+        rtt = parcel.at - sent.at - up_s - down_s - echo.held_us / 1e6
+        self.note_rtt(sent.peer, max(rtt, 0.0), parcel.at, "probe")
+
+    def _probe(self, peer: str, now: float) -> None:
+        probe_id = next(self._ids)
+        probe = Probe(probe_id, self._node, self._reply_topic, TRAIN_MIN_BYTES, bytes(PROBE_BYTES))
+        self._probes[probe_id] = _Sent(peer, now)
+        if not self._port.send(JOB.at(self._site, node=peer, device=self._node), probe, train=True, expiry_s=5):
+            del self._probes[probe_id]
+
+    def _set(self, peer: str, link: LinkEstimate) -> None:
+        with self._lock:
+            self._links[peer] = link
+
+    def _tell(self, peer: str, now: float) -> None:
+        report = self.link(peer).report(self._node, peer, now)
+        before = self._told.get(peer)
+        if before is not None and not _due(before[0], report, now - before[1]):
+            return
+        self._told[peer] = (report, now)
+        self._control.publish(LINK.at(self._site, node=self._node, peer=peer), report.to_json(), retain=True)
+
+
+def _due(before: LinkReport, after: LinkReport, elapsed: float) -> bool:
+    if before.samples == after.samples and before.loss == after.loss:
+        return elapsed > 5 * TELL_SECONDS
+    pairs = ((before.rtt_ms, after.rtt_ms), (before.up_mbit, after.up_mbit), (before.down_mbit, after.down_mbit))
+    moved = any(_moved(old, new) for old, new in pairs) or before.loss != after.loss
+    return elapsed > (TELL_SECONDS if not moved else 0.1)
+
+
+def _moved(old: float | None, new: float | None) -> bool:
+    if old is None or new is None:
+        return old is not new
+    return abs(new - old) > TELL_CHANGE * max(old, 0.1)

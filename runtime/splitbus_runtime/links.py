@@ -1,0 +1,126 @@
+"""What is known of a link, from durations alone: no two clocks are ever compared. Pure: the clock is passed in."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+
+from splitbus_schemas.messages import LinkReport
+
+RECENT: Final = 5
+"""Samples that an estimate rests on: a step shows after three of them, a single outlier never does."""
+
+HALF_LIFE_S: Final = 20.0
+"""Age at which half of the confidence in a link is gone."""
+
+MAX_MBIT: Final = 40_000.0
+"""Faster than any network under this bus; beyond it a train's duration was a scheduler's whim."""
+
+MAX_RTT_S: Final = 60.0
+"""Longer than any deadline."""
+
+Source: TypeAlias = Literal["traffic", "probe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The latest few values of one quantity and when the newest came."""
+
+    values: tuple[float, ...] = ()
+    count: int = 0
+    newest: float = float("-inf")
+
+    def add(self, value: float, now: float) -> Series:
+        """With one more value."""
+        return Series((*self.values, value)[-RECENT:], self.count + 1, now)
+
+    @property
+    def estimate(self) -> float | None:
+        """The median of the latest values; None before the first."""
+        return statistics.median(self.values) if self.values else None
+
+    @property
+    def spread(self) -> float:
+        """Half the range of the latest values, relative to their median."""
+        middle = self.estimate
+        return (max(self.values) - min(self.values)) / (2 * middle) if middle else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEstimate:
+    """A link between this node and a peer."""
+
+    rtt_s: Series = Series()
+    up_mbit: Series = Series()
+    down_mbit: Series = Series()
+    sent: int = 0
+    lost: int = 0
+    source: Source = "traffic"
+
+    def with_rtt(self, seconds: float, now: float, source: Source) -> LinkEstimate:
+        """After a round trip of a tiny message took `seconds`, time at the peer taken off."""
+        if not 0 <= seconds <= MAX_RTT_S:
+            return self
+        return replace(self, rtt_s=self.rtt_s.add(seconds, now), source=source)
+
+    def with_up(self, size: int, seconds: float, now: float, source: Source) -> LinkEstimate:
+        """After a train of `size` bytes took `seconds` to arrive at the peer."""
+        return replace(self, up_mbit=_with_rate(self.up_mbit, size, seconds, now), source=source)
+
+    def with_down(self, size: int, seconds: float, now: float, source: Source) -> LinkEstimate:
+        """After a train of `size` bytes took `seconds` to arrive here."""
+        return replace(self, down_mbit=_with_rate(self.down_mbit, size, seconds, now), source=source)
+
+    def with_outcome(self, *, lost: bool) -> LinkEstimate:
+        """After a message was answered, or was not."""
+        keep = 100  # an old loss is forgotten after about a hundred messages
+        sent, bad = self.sent + 1, self.lost + int(lost)
+        return replace(self, sent=sent if sent < keep else sent // 2, lost=bad if sent < keep else bad // 2)
+
+    def age(self, now: float) -> float:
+        """Seconds since the newest sample of any kind; infinite before the first."""
+        return now - max(self.rtt_s.newest, self.up_mbit.newest, self.down_mbit.newest)
+
+    def oldest_age(self, now: float) -> float:
+        """Seconds since the quantity that has waited longest was sampled; the way back matters less and may wait."""
+        return max(now - min(self.rtt_s.newest, self.up_mbit.newest), (now - self.down_mbit.newest) / 5)
+
+    def confidence(self, now: float) -> float:
+        """0 to 1: grows with samples, shrinks with their spread and age."""
+        known = [series for series in (self.rtt_s, self.up_mbit) if series.values]
+        if len(known) < 2:
+            return 0.0
+        return min(_trust(series, now) for series in known)
+
+    def report(self, node: str, peer: str, now: float) -> LinkReport:
+        """For the link's topic."""
+        rtt = self.rtt_s.estimate
+        return LinkReport(
+            node=node,
+            peer=peer,
+            rtt_ms=None if rtt is None else round(rtt * 1e3, 3),
+            up_mbit=_rounded(self.up_mbit.estimate),
+            down_mbit=_rounded(self.down_mbit.estimate),
+            loss=round(self.lost / self.sent, 3) if self.sent else 0.0,
+            samples=self.rtt_s.count + self.up_mbit.count + self.down_mbit.count,
+            age_s=round(min(self.age(now), 1e9), 3),
+            confidence=round(self.confidence(now), 3),
+            source=self.source,
+        )
+
+
+def _trust(series: Series, now: float) -> float:
+    age = max(0.0, now - series.newest)
+    fresh: float = 0.5 ** (age / HALF_LIFE_S)
+    return series.count / (series.count + 2) * fresh / (1 + series.spread)
+
+
+def _with_rate(series: Series, size: int, seconds: float, now: float) -> Series:
+    if size <= 0 or seconds <= 0:
+        return series
+    return series.add(min(size * 8 / seconds / 1e6, MAX_MBIT), now)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else max(round(value, 3), 0.001)

@@ -1,0 +1,423 @@
+"""The one module that touches paho: a Bus over MQTT 5, with paho's traps answered.
+
+paho keeps unacknowledged messages over a reconnect and sends them again, for ever when the broker refuses one
+(eclipse-paho/paho.mqtt.python#893; an oversize publish does the same). So every connection gets a paho client of its
+own, and what must survive, subscriptions and retained state, is kept here. All calls into paho are made under one lock
+(#354, #531: publishing from many threads has deadlocked); `publish` writes to the socket on the caller's thread when
+nothing is queued, which saves a hand-over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from splitbus_runtime.bus import Delivery, Handler, UserProperties, Watcher, Will, matches
+from splitbus_schemas.errors import BusError, PayloadTooLargeError
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS: Final = 5.0
+"""A broker that does not answer CONNECT in this time is not there."""
+
+BACKOFF_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Waits between attempts: a broker that restarts is found at once, one that is gone is not hammered."""
+
+KEEPALIVE_SECONDS: Final = 10
+"""A half-open connection is noticed within 15 s by the broker, which then publishes our will."""
+
+USER_TIMEOUT_MS: Final = 6000
+"""Linux gives up a connection whose bytes nobody acknowledged for this long."""
+
+SEND_BUFFER_BYTES: Final = 256 * 1024
+"""What the kernel may hold of ours: more would be a queue of stale frames on a slow link."""
+
+MAX_QUEUED_BYTES: Final = 32 * 2**20
+"""What paho may hold of ours behind a socket that takes no more; further messages are dropped and counted."""
+
+DEFAULT_MAX_PACKET: Final = 16 * 2**20
+"""For brokers that announce no Maximum Packet Size."""
+
+MAX_INFLIGHT: Final = 20
+"""Unacknowledged QoS 1 messages; Mosquitto's own default for the other direction."""
+
+PACKET_OVERHEAD: Final = 1024
+"""Room in a packet for topic and properties."""
+
+
+class MqttBus:
+    """A connection to an MQTT 5 broker that comes back by itself. See `bus.Bus`."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        client_id: str,
+        username: str | None = None,
+        password: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        will: Will | None = None,
+        receive_maximum: int = 64,
+    ) -> None:
+        self.host, self.port = host, port
+        self.counters: dict[str, int] = {}
+        self.problem = ""
+        self._id = client_id
+        self._credentials = (username, password)
+        self._tls = tls
+        self._will = will
+        self._receive_maximum = receive_maximum
+        self._max_packet = DEFAULT_MAX_PACKET
+        self._lock = threading.RLock()
+        self._handlers: dict[str, tuple[Handler, int]] = {}
+        self._retained: dict[str, tuple[bytes, int, UserProperties]] = {}
+        self._watchers: list[Watcher] = []
+        self._inbox: list[Delivery] = []
+        self._awaiting_suback = -1
+        self._newly_ready = False
+        self._max_inflight = MAX_INFLIGHT
+        self._client: Client | None = None
+        self._connected = threading.Event()
+        self._closing = threading.Event()
+        self._queued_bytes = 0
+        self._wake_r, self._wake_w = socket.socketpair()
+        self._wake_r.setblocking(False)
+        self._wake_w.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name=f"splitbus-bus-{client_id}", daemon=True)
+        self._thread.start()
+
+    # What callers use
+
+    @property
+    def connected(self) -> bool:
+        return self._connected.is_set()
+
+    @property
+    def max_packet_bytes(self) -> int:
+        return self._max_packet - PACKET_OVERHEAD
+
+    def wait_connected(self, timeout: float) -> None:
+        """Return once connected and subscribed. Raises BusError saying why it did not come to that."""
+        if not self._connected.wait(timeout):
+            why = self.problem or f"no answer within {timeout:g} s"
+            raise BusError(f"broker at {self.host}:{self.port}: {why}")
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        user: UserProperties = (),
+        expiry_s: int | None = None,
+    ) -> bool:
+        if len(payload) > self.max_packet_bytes:
+            raise PayloadTooLargeError(f"message to {topic}", len(payload), self.max_packet_bytes)
+        with self._lock:
+            if retain:
+                self._retained[topic] = (payload, qos, user)
+            client = self._client
+            if client is None or not self.connected:
+                return False
+            if self._queued_bytes + len(payload) > MAX_QUEUED_BYTES:
+                self._count("send_queue_full")
+                return False
+            client.publish(topic, payload, qos, retain, _properties(user, expiry_s))
+            if retain and not payload:
+                del self._retained[topic]
+            self._count("published")
+            self._queued_bytes = self._queued_bytes + len(payload) if client.want_write() else 0
+            if self._queued_bytes or not client.is_connected():
+                self._wake()
+        return True
+
+    def subscribe(self, topics: str | Sequence[str], handler: Handler, *, qos: int = 0) -> None:
+        filters = [topics] if isinstance(topics, str) else list(topics)
+        with self._lock:
+            self._handlers.update(dict.fromkeys(filters, (handler, qos)))
+            if self._client is not None and self.connected:
+                self._client.subscribe([(topic, SubscribeOptions(qos=qos)) for topic in filters])
+                self._wake()
+
+    def unsubscribe(self, topics: str | Sequence[str]) -> None:
+        filters = [topics] if isinstance(topics, str) else list(topics)
+        with self._lock:
+            for topic in filters:
+                self._handlers.pop(topic, None)
+            if self._client is not None and self.connected:
+                self._client.unsubscribe(filters)
+                self._wake()
+
+    def watch(self, watcher: Watcher) -> None:
+        with self._lock:
+            self._watchers.append(watcher)
+            connected = self.connected
+        watcher(connected)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(CONNECT_SECONDS + 2)
+
+    # The network thread
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._closing.is_set():
+            client = self._open()
+            if client is not None:
+                try:
+                    self._pump(client)
+                except Exception:
+                    self._count("bus_errors")
+                    log.exception("the connection to %s:%d failed; opening a new one", self.host, self.port)
+                attempt = 0 if self.connected else attempt + 1
+                self._lost()
+            else:
+                attempt += 1
+            self._closing.wait(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
+        self._wake_r.close()
+        self._wake_w.close()
+
+    def _open(self) -> Client | None:
+        client = Client(CallbackAPIVersion.VERSION2, client_id=self._id, protocol=MQTTv5)
+        client.connect_timeout = CONNECT_SECONDS
+        client.max_inflight_messages_set(self._max_inflight)
+        username, password = self._credentials
+        if username is not None:
+            client.username_pw_set(username, password)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
+        if self._will is not None:
+            client.will_set(
+                self._will.topic,
+                self._will.payload,
+                qos=1,
+                retain=True,
+                properties=_will_properties(self._will.delay_s),
+            )
+        client.on_socket_open = _tune
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        properties = _new_properties(PacketTypes.CONNECT)
+        properties.ReceiveMaximum = self._receive_maximum
+        try:
+            client.connect(
+                self.host,
+                self.port,
+                KEEPALIVE_SECONDS,
+                clean_start=True,
+                properties=properties,
+            )
+        except (OSError, ValueError) as error:
+            self._fail(f"cannot connect: {error}")
+            return None
+        with self._lock:
+            self._client = client
+            self._queued_bytes = 0
+        return client
+
+    def _pump(self, client: Client) -> None:
+        opened = time.monotonic()
+        goodbye = 0.0
+        while (sock := client.socket()) is not None:
+            if self._closing.is_set() and not goodbye:
+                goodbye = time.monotonic() + 1.0
+                with self._lock:
+                    client.disconnect()
+                continue
+            if goodbye and time.monotonic() > goodbye:
+                break
+            self._step(client, sock)
+            if not self.connected and time.monotonic() - opened > CONNECT_SECONDS and not goodbye:
+                self._fail("connected, but no CONNACK or SUBACK: is this an MQTT 5 broker?")
+                break
+        with self._lock, contextlib.suppress(OSError):
+            closing = client.socket()
+            if closing is not None:
+                closing.close()
+
+    def _step(self, client: Client, sock: Any) -> None:
+        """Wait for the socket or a wake-up, then let paho read and write once."""
+        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        writers = [sock] if client.want_write() else []
+        try:
+            readable, writable, _ = select.select([sock, self._wake_r], writers, [], 0.0 if pending else 0.5)
+        except (OSError, ValueError):
+            readable, writable = [sock], []
+        if self._wake_r in readable:
+            with contextlib.suppress(BlockingIOError):
+                self._wake_r.recv(4096)
+        with self._lock:
+            if sock in readable or pending:
+                client.loop_read()
+                _quick_ack(client)
+            if writable or (writers and not readable):
+                client.loop_write()
+            if not client.want_write():
+                self._queued_bytes = 0
+            client.loop_misc()
+            arrived, self._inbox = self._inbox, []
+            newly_ready, self._newly_ready = self._newly_ready, False
+        if newly_ready:
+            self._tell(connected=True)
+        for delivery in arrived:
+            self._dispatch(delivery)
+
+    def _dispatch(self, delivery: Delivery) -> None:
+        exact = self._handlers.get(delivery.topic)
+        handlers = (
+            [exact[0]]
+            if exact
+            else [handler for pattern, (handler, _) in list(self._handlers.items()) if matches(pattern, delivery.topic)]
+        )
+        for handler in handlers:
+            try:
+                handler(delivery)
+            except Exception:
+                self._count("handler_errors")
+                log.exception("a handler failed on %s (%d bytes)", delivery.topic, len(delivery.payload))
+
+    def _lost(self) -> None:
+        with self._lock:
+            was = self.connected
+            self._connected.clear()
+            self._client = None
+            self._inbox = []
+            self._queued_bytes = 0
+        if was:
+            self._count("disconnects")
+            self._tell(connected=False)
+
+    def _fail(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("broker at %s:%d: %s", self.host, self.port, problem)
+        self.problem = problem
+        self._count("connect_failures")
+
+    # paho's callbacks: on the network thread, under the lock
+
+    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self._fail(f"refused: {reason}{_REMEDIES.get(str(reason), '')}")
+            client.disconnect()
+            return
+        self._max_packet = getattr(properties, "MaximumPacketSize", DEFAULT_MAX_PACKET)
+        if getattr(properties, "ReceiveMaximum", MAX_INFLIGHT) < self._max_inflight:
+            self._max_inflight = properties.ReceiveMaximum  # paho takes it only before CONNECT: come again
+            client.disconnect()
+            return
+        wanted = [(topic, SubscribeOptions(qos=qos)) for topic, (_, qos) in self._handlers.items()]
+        if not wanted:
+            self._ready(client)
+            return
+        _, mid = client.subscribe(wanted)
+        self._awaiting_suback = mid or -1
+
+    def _on_subscribe(self, client: Client, _data: Any, mid: int, reasons: list[Any], _properties: Any) -> None:
+        if any(reason.is_failure for reason in reasons):
+            self._count("subscribe_refused")
+            log.warning("broker refused a subscription of %s: %s", self._id, ", ".join(map(str, reasons)))
+        if mid == self._awaiting_suback and not self.connected:
+            self._ready(client)
+
+    def _ready(self, client: Client) -> None:
+        self._connected.set()
+        self.problem = ""
+        for topic, (payload, qos, user) in list(self._retained.items()):
+            client.publish(topic, payload, qos, retain=True, properties=_properties(user, None))
+            if not payload:
+                del self._retained[topic]
+        self._count("connects")
+        self._newly_ready = True
+
+    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if not self._closing.is_set() and not self.problem:
+            self.problem = f"connection lost: {reason}"
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        user = tuple(getattr(message.properties, "UserProperty", ()))
+        self._inbox.append(Delivery(message.topic, bytes(message.payload), message.retain, user))
+
+    # Small things
+
+    def _tell(self, *, connected: bool) -> None:
+        for watcher in list(self._watchers):
+            try:
+                watcher(connected)
+            except Exception:
+                self._count("handler_errors")
+                log.exception("a watcher of the connection failed")
+
+    def _count(self, what: str) -> None:
+        self.counters[what] = self.counters.get(what, 0) + 1
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._wake_w.send(b"w")
+
+
+_REMEDIES: Final = {
+    "Not authorized": ": check username, password and ACL",
+    "Bad user name or password": ": check username and password",
+    "Unsupported protocol version": ": the broker must speak MQTT 5",
+    "Client identifier not valid": ": choose another node id",
+}
+
+
+@lru_cache(maxsize=256)
+def _properties(user: UserProperties, expiry_s: int | None) -> Properties | None:
+    """Publish properties; building them costs more than sending them, and a plan's frames share theirs."""
+    if not user and expiry_s is None:
+        return None
+    properties = _new_properties(PacketTypes.PUBLISH)
+    if user:
+        properties.UserProperty = list(user)
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = expiry_s
+    return properties
+
+
+def _new_properties(kind: int) -> Properties:
+    properties: Properties = Properties(kind)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    return properties
+
+
+def _will_properties(delay_s: int) -> Properties:
+    properties = _new_properties(PacketTypes.WILLMESSAGE)
+    properties.WillDelayInterval = delay_s
+    return properties
+
+
+def _tune(_client: Client, _data: Any, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+def _quick_ack(client: Client) -> None:
+    """Acknowledge at once: a broker without TCP_NODELAY waits 40 ms for it (M11 in the list of pitfalls)."""
+    sock: Any = client.socket()
+    if sock is not None and hasattr(socket, "TCP_QUICKACK"):
+        with contextlib.suppress(OSError, AttributeError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -1,0 +1,79 @@
+"""What all tests share: a real broker, no leaked threads, repeatable property tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import hypothesis
+import pytest
+from tests.brokers import (
+    NO_BROKER,
+    Broker,
+    BrokerFactory,
+    ServerTls,
+    Setup,
+    broker_kind,
+    describe_broker,
+    run_broker,
+    simple_setup,
+)
+
+LEAK_GRACE_SECONDS = 3.0
+
+hypothesis.settings.register_profile(
+    "local",
+    deadline=None,
+    max_examples=100,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("local"), derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_report_header() -> str:
+    return f"broker: {describe_broker()}"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads() -> Iterator[None]:
+    """A test ends the threads it starts; those of wider fixtures were there before it."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + LEAK_GRACE_SECONDS
+    while (leaked := set(threading.enumerate()) - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if leaked:
+        pytest.fail(f"threads leaked: {', '.join(sorted(thread.name for thread in leaked))}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def broker_factory(tmp_path_factory: pytest.TempPathFactory) -> BrokerFactory:
+    """Starts real Mosquitto brokers: `with broker_factory("max_packet_size 20000", users={"cam": "x"}) as broker`."""
+    kind = broker_kind()
+    if kind is None:
+        pytest.fail(NO_BROKER, pytrace=False)
+
+    def start(
+        *lines: str,
+        users: Mapping[str, str] | None = None,
+        acl: str | None = None,
+        tls: ServerTls | None = None,
+        setup: Setup | None = None,
+    ) -> contextlib.AbstractContextManager[Broker]:
+        folder: Path = tmp_path_factory.mktemp("mosquitto")
+        return run_broker(kind, folder, setup or simple_setup(*lines, users=users, acl=acl, tls=tls))
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def broker(broker_factory: BrokerFactory) -> Iterator[Broker]:
+    """One Mosquitto for the whole run; use topics, client ids and a site of your own on it, and leave it running."""
+    with broker_factory() as running:
+        yield running

@@ -1,0 +1,147 @@
+"""mosquitto/bridge.conf as shipped, between two brokers with mosquitto.conf as shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.brokers import Broker, BrokerFactory
+from tests.deployment.client import Client, request
+from tests.deployment.site import CLOUD, TOPIC, Site
+
+pytestmark = pytest.mark.broker
+
+STATE = "$SYS/broker/connection/bridge-home/state"
+
+
+@pytest.fixture(scope="module")
+def bridged(broker_factory: BrokerFactory, site: Site) -> Iterator[tuple[Broker, Broker]]:
+    """The edge's broker and the cloud's, joined."""
+    with (
+        broker_factory(setup=site.setup()) as cloud,
+        broker_factory(setup=site.setup("bridge.conf", peers={CLOUD: cloud})) as edge,
+        site.client("operator").connected(edge.host, edge.port) as operator,
+    ):
+        operator.subscribe(STATE)
+        wait_for_state(operator, b"1")
+        yield edge, cloud
+
+
+def wait_for_state(operator: Client, state: bytes) -> None:
+    while operator.receive().payload != state:
+        pass
+
+
+@pytest.mark.parametrize("size", [0, 300, 1_000_000])
+def test_a_request_and_its_answer_keep_every_property(bridged: tuple[Broker, Broker], site: Site, size: int) -> None:
+    edge, cloud = bridged
+    with (
+        site.client("cam-a").connected(edge.host, edge.port) as device,
+        site.client("cloud1").connected(cloud.host, cloud.port) as worker,
+    ):
+        worker.subscribe(f"{TOPIC}/job/cloud1/+")
+        device.subscribe(f"{TOPIC}/reply/cam-a/boot")
+        frame = bytes(range(256)) * (size // 256)
+        device.publish(
+            f"{TOPIC}/job/cloud1/cam-a",
+            frame,
+            properties=request(f"{TOPIC}/reply/cam-a/boot", b"frame-7", plan="12", traceparent="00-a-b-01"),
+        )
+        job = worker.receive()
+        asked: Any = job.properties
+        assert job.payload == frame
+        assert asked.ResponseTopic == f"{TOPIC}/reply/cam-a/boot"
+        assert asked.CorrelationData == b"frame-7"
+        assert asked.UserProperty == [("plan", "12"), ("traceparent", "00-a-b-01")]
+
+        worker.publish(asked.ResponseTopic, frame[::-1], properties=request("", asked.CorrelationData, plan="12"))
+        reply = device.receive()
+        answered: Any = reply.properties
+        assert reply.payload == frame[::-1]
+        assert answered.CorrelationData == b"frame-7"
+        assert answered.UserProperty == [("plan", "12")]
+
+
+def test_orders_and_state_cross_retained(bridged: tuple[Broker, Broker], site: Site) -> None:
+    edge, cloud = bridged
+    with (
+        site.client("gateway").connected(edge.host, edge.port) as gateway,
+        site.client("operator").connected(cloud.host, cloud.port) as watcher,
+        site.client("cloud1").connected(cloud.host, cloud.port) as worker,
+    ):
+        watcher.subscribe(f"{TOPIC}/ctl/#")
+        gateway.subscribe(f"{TOPIC}/node/cloud1/#")
+        gateway.publish(f"{TOPIC}/ctl/cloud1/work", b"work", retain=True)
+        assert watcher.receive().payload == b"work"
+        worker.publish(f"{TOPIC}/node/cloud1/status", b"online", retain=True)
+        assert gateway.receive().payload == b"online"
+    with (
+        site.client("gateway").connected(edge.host, edge.port) as late_gateway,
+        site.client("cloud1").connected(cloud.host, cloud.port) as late_worker,
+    ):
+        late_gateway.subscribe(f"{TOPIC}/node/cloud1/status")
+        assert late_gateway.receive().retain
+        late_worker.subscribe(f"{TOPIC}/ctl/cloud1/work")
+        assert late_worker.receive().retain
+
+
+def test_slices_are_asked_for_and_fetched_across(bridged: tuple[Broker, Broker], site: Site) -> None:
+    edge, cloud = bridged
+    with (
+        site.client("gateway").connected(edge.host, edge.port) as gateway,
+        site.client("cloud1").connected(cloud.host, cloud.port) as worker,
+    ):
+        gateway.subscribe(f"{TOPIC}/blob/get/+")
+        worker.subscribe(f"{TOPIC}/blob/data/cloud1/boot")
+        worker.publish(f"{TOPIC}/blob/get/cloud1", b"want")
+        assert gateway.receive().payload == b"want"
+        gateway.publish(f"{TOPIC}/blob/data/cloud1/boot", bytes(192 * 1024))
+        assert len(worker.receive().payload) == 192 * 1024
+
+
+def test_what_concerns_the_edge_alone_stays_there(bridged: tuple[Broker, Broker], site: Site) -> None:
+    edge, cloud = bridged
+    with (
+        site.client("operator").connected(cloud.host, cloud.port) as watcher,
+        site.client("cam-b").connected(edge.host, edge.port) as device,
+        site.client("gateway").connected(edge.host, edge.port) as gateway,
+        site.client("edge1").connected(edge.host, edge.port) as worker,
+    ):
+        watcher.subscribe(f"{TOPIC}/job/#")
+        watcher.subscribe(f"{TOPIC}/node/cam-b/#")
+        watcher.subscribe(f"{TOPIC}/reply/#")
+        watcher.subscribe(f"{TOPIC}/blob/#")
+        device.publish(f"{TOPIC}/job/edge1/cam-b")
+        device.publish(f"{TOPIC}/node/cam-b/status")
+        device.publish(f"{TOPIC}/blob/get/cam-b")
+        gateway.publish(f"{TOPIC}/blob/data/cam-b/boot")
+        worker.publish(f"{TOPIC}/reply/cam-b/boot")
+        device.publish(f"{TOPIC}/job/cloud1/cam-b")
+        assert watcher.rest() == [f"{TOPIC}/job/cloud1/cam-b"]
+
+
+def test_a_message_crosses_once_and_does_not_echo(bridged: tuple[Broker, Broker], site: Site) -> None:
+    edge, cloud = bridged
+    with (
+        site.client("operator").connected(edge.host, edge.port) as here,
+        site.client("operator").connected(cloud.host, cloud.port) as there,
+        site.client("cloud1").connected(cloud.host, cloud.port) as worker,
+    ):
+        here.subscribe(f"{TOPIC}/reply/#")
+        there.subscribe(f"{TOPIC}/reply/#")
+        worker.publish(f"{TOPIC}/reply/cloud1/boot")  # matches an `in` and an `out` line
+        assert here.rest() == [f"{TOPIC}/reply/cloud1/boot"]
+        assert there.rest() == [f"{TOPIC}/reply/cloud1/boot"]
+
+
+def test_the_edge_learns_that_the_cloud_is_gone(broker_factory: BrokerFactory, site: Site) -> None:
+    with (
+        broker_factory(setup=site.setup()) as cloud,
+        broker_factory(setup=site.setup("bridge.conf", peers={CLOUD: cloud})) as edge,
+        site.client("operator").connected(edge.host, edge.port) as operator,
+    ):
+        operator.subscribe(STATE)
+        wait_for_state(operator, b"1")
+        cloud.kill()
+        wait_for_state(operator, b"0")

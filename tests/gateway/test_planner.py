@@ -1,0 +1,393 @@
+"""The planner against hand-computed cases and against a plain loop over all ways; when a change is worth it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from splitbus_gateway.hysteresis import History, Settings, should_switch
+from splitbus_gateway.links import Links
+from splitbus_gateway.planner import Choice, alternates, plan
+from splitbus_gateway.pricing import Priced, price
+from splitbus_gateway.problem import Codings, Cut, Limits, LinkFacts, NodeFacts, Pinned, Problem, Split
+from splitbus_schemas.errors import UnsatisfiableError
+from splitbus_schemas.messages import LinkReport, Tier
+
+CODECS = ("raw", "q8")
+
+
+def codings(cuts: tuple[int, ...], coded_bytes: list[list[float]], codecs: tuple[str, ...] = CODECS) -> Codings:
+    sizes = np.array(coded_bytes, dtype=np.float64)
+    lossless = np.zeros(sizes.shape, dtype=np.bool_)
+    lossless[:, 0] = True
+    return Codings(
+        cuts=cuts,
+        codecs=codecs,
+        coded_bytes=sizes,
+        encode_ms=np.where(lossless, 0.0, 1.0),
+        decode_ms=np.where(lossless, 0.0, 0.5),
+        agreement=np.where(lossless, 1.0, 0.99),
+        lossless=lossless,
+    )
+
+
+def node(name: str, tier: Tier, times: list[float] | None, **more: float) -> NodeFacts:
+    elapsed = None if times is None else np.array(times, dtype=np.float64)
+    return NodeFacts(name, tier, elapsed, wait_ms=more.get("wait_ms", 0.0), codecs=frozenset(CODECS))
+
+
+def three_tiers(**more: object) -> Problem:
+    """Input 100 kB, then cuts of 400 kB and 10 kB; the device is 10 times slower than the edge, 20 than the cloud."""
+    fields: dict[str, object] = {
+        "codings": codings((0, 3, 7, 9), [[100e3, 25e3], [400e3, 100e3], [10e3, 2.5e3]]),
+        "reference_ms": 10.0,
+        "answer_bytes": 4000.0,
+        "device": node("cam1", "device", [0, 20, 60, 100]),
+        "workers": (node("edge1", "edge", [0, 2, 6, 10]), node("cloud1", "cloud", [0, 1, 3, 5])),
+        "links": {
+            ("cam1", "edge1"): LinkFacts(rtt_ms=2.0, up_mbit=40.0, down_mbit=80.0),
+            ("cam1", "cloud1"): LinkFacts(rtt_ms=20.0, up_mbit=10.0, down_mbit=40.0),
+            ("edge1", "cloud1"): LinkFacts(rtt_ms=10.0, up_mbit=100.0, down_mbit=100.0),
+        },
+    }
+    return Problem(**(fields | more))  # type: ignore[arg-type] - a test's shorthand
+
+
+def test_input_as_8_bit_to_the_edge_by_hand():
+    # device: encode 1 ms x 10 (ten times slower); link 1 + 25 kB x 8 / 40 Mbit/s = 6; decode 0.5; edge runs 10; back 1 + 0.4
+    choice = plan(three_tiers())
+    assert choice.best.split == Split(("cam1", "edge1"), (Cut(0, "q8"),))
+    assert choice.best.ms == pytest.approx(10 + 6 + 0.5 + 10 + 1.4)
+    assert [(s.what, s.where, round(s.ms, 3)) for s in choice.best.steps] == [
+        ("run", "cam1", 0.0),
+        ("encode", "cam1", 10.0),
+        ("link", "cam1>edge1", 6.0),
+        ("decode", "edge1", 0.5),
+        ("queue", "edge1", 0.0),
+        ("run", "edge1", 10.0),
+        ("link", "edge1>cam1", 1.4),
+    ]
+    # 1 + 20 up, 10 to run, 1.4 back
+    assert choice.runner_up is not None
+    assert choice.runner_up.split == Split(("cam1", "edge1"), (Cut(0, "raw"),))
+    assert choice.runner_up.ms == pytest.approx(32.4)
+
+
+def test_a_poor_link_keeps_everything_on_the_device():
+    slow = {pair: LinkFacts(200.0, 0.1, 0.1) for pair in three_tiers().links}
+    choice = plan(three_tiers(links=slow))
+    assert choice.best.split == Split(("cam1",))
+    assert choice.best.ms == pytest.approx(100.0)
+
+
+def test_a_busy_edge_sends_the_rest_to_the_cloud():
+    busy = (node("edge1", "edge", [0, 2, 6, 10], wait_ms=500.0), node("cloud1", "cloud", [0, 1, 3, 5]))
+    choice = plan(three_tiers(workers=busy))
+    assert choice.best.split.nodes == ("cam1", "cloud1")
+
+
+def test_three_stages_when_the_edge_is_slow_and_the_way_from_it_fast():
+    # raw input to edge: 1 + 20; edge to cut 3 in 2 ms; 10 kB on: 5 + 0.8; the cloud runs 2 of its 5000 ... by hand below
+    slow_edge = node("edge1", "edge", [0, 2, 6, 300])
+    fast_cloud = node("cloud1", "cloud", [0, 50, 100, 101])
+    problem = three_tiers(workers=(slow_edge, fast_cloud), limits=Limits(lossless_only=True))
+    choice = plan(problem)
+    assert choice.best.split == Split(("cam1", "edge1", "cloud1"), (Cut(0, "raw"), Cut(7, "raw")))
+    assert choice.best.ms == pytest.approx(1 + 20 + 6 + 5 + 0.8 + 1 + 10 + 0.8)
+
+
+def test_the_agreement_asked_for_rules_codecs_out_and_losses_of_two_cuts_add_up():
+    best = plan(three_tiers(limits=Limits(min_agreement=0.995))).best.split
+    assert {cut.codec for cut in best.cuts} == {"raw"}
+    both = Split(("cam1", "edge1", "cloud1"), (Cut(3, "q8"), Cut(7, "q8")))
+    found = {way.split for way in every_way(three_tiers(limits=Limits(min_agreement=0.985)))}
+    assert both not in found
+    assert both in {way.split for way in every_way(three_tiers(limits=Limits(min_agreement=0.98)))}
+
+
+def test_what_is_missing_is_named_and_no_candidate():
+    workers = (*three_tiers().workers, node("edge2", "edge", None), node("edge3", "edge", [0, 1, 2, 3]))
+    choice = plan(three_tiers(workers=workers))
+    assert choice.blocked == ("edge2 has no profile yet", "no link measured from cam1 to edge3")
+    assert set(choice.best.split.nodes) <= {"cam1", "edge1", "cloud1"}
+
+
+def test_a_device_without_profile_has_no_plan():
+    with pytest.raises(UnsatisfiableError, match="cam1 has no profile yet"):
+        plan(three_tiers(device=node("cam1", "device", None)))
+
+
+def test_ties_go_to_fewer_nodes_and_then_to_the_first_name():
+    links = {("cam1", name): LinkFacts(0.0, 1e6, 1e6) for name in ("edge1", "edge2")}
+    twins = (node("edge2", "edge", [0, 2, 6, 10]), node("edge1", "edge", [0, 2, 6, 10]))
+    assert plan(three_tiers(workers=twins, links=links)).best.split.nodes == ("cam1", "edge1")
+    level = three_tiers(
+        codings=codings((0, 9), [[0.0, 0.0]]),
+        answer_bytes=0.0,
+        device=node("cam1", "device", [0, 10]),
+        workers=(node("edge1", "edge", [0, 10]),),
+        links=links,
+    )
+    assert plan(level).best.split == Split(("cam1",))
+
+
+def test_a_pin_is_obeyed_and_the_free_choice_is_the_runner_up():
+    pinned = Pinned(cuts=(Cut(7, "q8"),), workers=("cloud1",))
+    choice = plan(three_tiers(pin=pinned))
+    assert choice.best.split == Split(("cam1", "cloud1"), (Cut(7, "q8"),))
+    assert choice.runner_up is not None
+    assert choice.runner_up.split == Split(("cam1", "edge1"), (Cut(0, "q8"),))
+    assert plan(three_tiers(pin=Pinned())).best.split == Split(("cam1",))
+    anywhere = plan(three_tiers(pin=Pinned(cuts=(Cut(7, "raw"),))))
+    assert anywhere.best.split.nodes == ("cam1", "edge1")
+
+
+@pytest.mark.parametrize(
+    ("pin", "reason"),
+    [
+        (Pinned(cuts=(Cut(4, "raw"),)), "cut 4 is none of the model's useful cuts"),
+        (Pinned(cuts=(Cut(3, "mp3"),)), "codec mp3 is not known"),
+        (Pinned(cuts=(Cut(3, "raw"),), workers=("edge9",)), "edge9 is not there"),
+        (Pinned(cuts=(Cut(3, "raw"),), workers=("edge1", "cloud1")), "one worker for each cut"),
+        (Pinned(cuts=(Cut(3, "raw"),) * 3), "no 3 workers"),
+    ],
+)
+def test_an_impossible_pin_says_why(pin: Pinned, reason: str):
+    with pytest.raises(UnsatisfiableError, match=reason):
+        plan(three_tiers(pin=pin))
+
+
+def test_alternates_share_the_head():
+    workers = (*three_tiers().workers, node("edge2", "edge", [0, 2, 6, 10]))
+    links = dict(three_tiers().links) | {("cam1", "edge2"): LinkFacts(2.0, 20.0, 20.0)}
+    problem = three_tiers(workers=workers, links=links)
+    ways = alternates(problem, Split(("cam1", "edge1", "cloud1"), (Cut(3, "q8"), Cut(7, "raw"))))
+    assert {way.split.nodes for way in ways} == {("cam1", "edge1"), ("cam1", "edge2"), ("cam1", "cloud1")}
+    assert all(way.split.cuts == (Cut(3, "q8"),) for way in ways)
+    assert [way.ms for way in ways] == sorted(way.ms for way in ways)
+
+
+# --- against a plain loop
+
+
+def every_way(problem: Problem) -> Iterator[Priced]:
+    """All ways that the limits allow, one by one."""
+    cuts, codecs = problem.codings.cuts, problem.codings.codecs
+    device = problem.device.node
+    yield price(problem, Split((device,)))
+    ends = [Cut(cut, codec) for cut, codec in product(cuts[:-1], codecs)]
+    splits = [Split((device, w.node), (cut,)) for w in problem.workers for cut in ends]
+    splits += [
+        Split((device, e.node, c.node), (one, two))
+        for e in problem.workers
+        for c in problem.workers
+        for one in ends
+        for two in ends
+        if (e.tier, c.tier) == ("edge", "cloud") and one.index < two.index
+    ]
+    for split in splits:
+        if sum(loss(problem, cut) for cut in split.cuts) <= 1 - problem.limits.min_agreement + 1e-9:
+            try:
+                yield price(problem, split)
+            except UnsatisfiableError:
+                continue
+
+
+def loss(problem: Problem, cut: Cut) -> float:
+    cell = problem.codings.cuts.index(cut.index), problem.codings.codecs.index(cut.codec)
+    return 0.0 if problem.codings.lossless[cell] else 1.0 - float(problem.codings.agreement[cell])
+
+
+def shape(problem: Problem, split: Split) -> tuple[object, ...]:
+    tiers = tuple(facts.tier for name in split.nodes if (facts := problem.facts(name)))
+    return tiers, split.cuts
+
+
+milliseconds = st.floats(0, 100).map(lambda value: round(value, 3))
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    count, names = draw(st.integers(1, 5)), ("raw", "q8", "q4")[: draw(st.integers(1, 3))]
+    cells = (count, len(names))
+    grid = st.lists(st.floats(0, 1e5), min_size=count * len(names), max_size=count * len(names))
+
+    def array() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return np.array(draw(grid)).reshape(cells)
+
+    def times(name: str, tier: Tier) -> NodeFacts:
+        blocks = draw(st.lists(milliseconds, min_size=count, max_size=count))
+        elapsed = None if draw(st.integers(0, 9)) == 0 and tier != "device" else np.cumsum([0.0, *blocks])
+        limit = draw(st.sampled_from([10**4, 10**6]))
+        known = frozenset(draw(st.sets(st.sampled_from(names)))) if draw(st.booleans()) else frozenset(names)
+        return NodeFacts(name, tier, elapsed, draw(milliseconds), known, limit)
+
+    def link() -> LinkFacts:
+        rate = st.floats(0.1, 1000)
+        return LinkFacts(draw(milliseconds), draw(rate), draw(st.none() | rate))
+
+    workers = tuple(times(f"edge{i}", "edge") for i in range(draw(st.integers(0, 2))))
+    workers += tuple(times(f"cloud{i}", "cloud") for i in range(draw(st.integers(0, 2))))
+    pairs = [("cam", w.node) for w in workers] + [(a.node, b.node) for a in workers for b in workers if a is not b]
+    lossless = np.zeros(cells, dtype=np.bool_)
+    lossless[:, 0] = True
+    sizes = array()
+    sizes[draw(st.integers(0, count - 1)), draw(st.integers(0, len(names) - 1))] = np.nan
+    agreement = np.array(draw(st.lists(st.sampled_from([0.9, 0.97, 0.98, 0.985, 0.99, 1.0]), min_size=sizes.size,
+                                       max_size=sizes.size))).reshape(cells)  # fmt: skip
+    return Problem(
+        codings=Codings(tuple(range(0, 2 * count + 2, 2)), names, sizes, array() / 1e4, array() / 1e4, agreement, lossless),
+        reference_ms=draw(st.floats(1, 50)),
+        answer_bytes=draw(st.floats(0, 1e4)),
+        device=times("cam", "device"),
+        workers=workers,
+        links={pair: link() for pair in pairs if draw(st.integers(0, 4))},
+        limits=Limits(min_agreement=draw(st.sampled_from([0.9, 0.97, 0.98]))),
+    )
+
+
+@given(problems())
+@settings(max_examples=300, deadline=None)
+def test_all_at_once_equals_one_by_one(problem: Problem):
+    ways = list(every_way(problem))
+    choice = plan(problem)
+    fastest = min(way.ms for way in ways)
+    assert choice.considered == len(ways)
+    assert choice.best.ms == pytest.approx(fastest, rel=1e-9, abs=1e-9)
+    others = [way.ms for way in ways if shape(problem, way.split) != shape(problem, choice.best.split)]
+    assert (choice.runner_up is None) == (not others)
+    if choice.runner_up:
+        assert choice.runner_up.ms == pytest.approx(min(others), rel=1e-9, abs=1e-9)
+    assert choice.best.ms == pytest.approx(sum(step.ms for step in choice.best.steps))
+
+
+@given(problems())
+@settings(max_examples=50, deadline=None)
+def test_the_same_question_gets_the_same_answer_in_whatever_order_it_comes(problem: Problem):
+    turned = Problem(
+        problem.codings,
+        problem.reference_ms,
+        problem.answer_bytes,
+        problem.device,
+        problem.workers[::-1],
+        dict(reversed(list(problem.links.items()))),
+        problem.limits,
+    )
+    one, two = plan(problem), plan(turned)
+    assert one.best == two.best
+    assert (one.runner_up and one.runner_up.split) == (two.runner_up and two.runner_up.split)
+
+
+def large_problem() -> Problem:
+    rng = np.random.default_rng(1)
+    count, names = 48, ("raw", "zstd", "f16", "q8", "q4")
+    lossless = np.zeros((count, 5), dtype=np.bool_)
+    lossless[:, :2] = True
+
+    def worker(name: str, tier: Tier, scale: float) -> NodeFacts:
+        return NodeFacts(name, tier, np.cumsum([0.0, *rng.random(count) * scale]), 1.0, frozenset(names))
+
+    workers = tuple(worker(f"edge{i}", "edge", 0.2) for i in range(4)) + tuple(
+        worker(f"cloud{i}", "cloud", 0.1) for i in range(2)
+    )
+    pairs = [("cam", w.node) for w in workers] + [(a.node, b.node) for a in workers[:4] for b in workers[4:]]
+    return Problem(
+        codings=Codings(
+            tuple(range(count + 1)), names, rng.random((count, 5)) * 1e5, rng.random((count, 5)),
+            rng.random((count, 5)), np.ones((count, 5)), lossless,
+        ),
+        reference_ms=5.0,
+        answer_bytes=4e3,
+        device=worker("cam", "device", 1.0),
+        workers=workers,
+        links={pair: LinkFacts(10.0, 20.0, 20.0) for pair in pairs},
+    )  # fmt: skip
+
+
+def test_48_cuts_5_codecs_4_edges_and_2_clouds_take_a_few_milliseconds(capsys: pytest.CaptureFixture[str]):
+    problem = large_problem()
+    times: list[float] = []
+    choice: Choice = plan(problem)
+    for _ in range(9):
+        begun = time.perf_counter()
+        choice = plan(problem)
+        times.append(1e3 * (time.perf_counter() - begun))
+    with capsys.disabled():
+        print(f" [{choice.considered} ways in {np.median(times):.1f} ms]", end="")
+    assert choice.considered == 1 + 6 * 240 + 8 * 25 * (48 * 47 // 2)
+    assert min(times) < 25.0
+
+
+# --- hysteresis
+
+
+def cost(ms: float, label: str, noise_ms: float = 0.0) -> Priced:
+    return Priced(Split(("cam1", label)), ms, (), noise_ms)
+
+
+@pytest.mark.parametrize(
+    ("current", "best", "waited", "turns", "expected"),
+    [
+        (100.0, 95.0, 60.0, 0, False),  # 5 % is not worth it
+        (100.0, 85.0, 60.0, 0, True),
+        (100.0, 85.0, 1.0, 0, False),  # dwell
+        (100.0, 85.0, 3.0, 1, False),  # the second turn waits twice as long
+        (160.0, 85.0, 0.1, 5, True),  # a sharp rise waits for nothing
+        (5.0, 4.0, 60.0, 0, False),  # 1 ms is not worth it
+    ],
+)
+def test_a_change_is_worth_a_gain_after_a_dwell(
+    current: float, best: float, waited: float, turns: int, *, expected: bool
+):
+    verdict = should_switch(cost(current, "a"), cost(best, "b"), 100.0, History(100.0 - waited, 100.0, turns), Settings())
+    assert verdict.switch is expected
+    assert verdict.why
+
+
+def test_a_broken_plan_is_left_at_once_and_uncertain_links_must_promise_more():
+    history = History(100.0, 100.0, 9)
+    assert should_switch(None, cost(500.0, "b"), 100.0, history, Settings()).switch
+    unsure = cost(70.0, "b", noise_ms=35.0)
+    assert not should_switch(cost(100.0, "a"), unsure, 200.0, history, Settings()).switch
+
+
+def run_link(rates: Iterator[float] | list[float], rate_hz: float = 1.0) -> list[tuple[float, Split]]:
+    """The changes that a stream of measured rates of the camera's uplinks causes: (seconds, what then runs)."""
+    links, now, changes = Links(), 0.0, list[tuple[float, Split]]()
+    current, history = Split(("cam1",)), History(-1e9, 1e9)
+    for rate in rates:
+        now += 1 / rate_hz
+        for peer, share in (("edge1", 1.0), ("cloud1", 0.25)):
+            links.report(
+                LinkReport(node="cam1", peer=peer, rtt_ms=5.0, up_mbit=rate * share, down_mbit=50.0, confidence=0.9), now
+            )
+        links.report(LinkReport(node="edge1", peer="cloud1", rtt_ms=10.0, up_mbit=100.0, confidence=0.9), now)
+        pairs = [("cam1", "edge1"), ("cam1", "cloud1"), ("edge1", "cloud1")]
+        problem = three_tiers(links={pair: facts for pair in pairs if (facts := links.facts(*pair, now))})
+        choice, running = plan(problem), price(problem, current)
+        if should_switch(running, choice.best, now, history, Settings()).switch:
+            current = choice.best.split
+            history = History(now, choice.best.ms)
+            changes.append((now, current))
+    return changes
+
+
+@pytest.mark.parametrize("mean", [2.0, 5.0, 8.0, 12.0, 20.0, 40.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_ten_minutes_of_20_percent_jitter_cause_at_most_one_change_after_the_first_choice(mean: float, seed: int):
+    rng = random.Random(seed)
+    changes = run_link([mean * min(1.6, max(0.4, rng.gauss(1.0, 0.2))) for _ in range(600)])
+    assert len(changes) <= 2
+
+
+def test_a_step_of_five_times_is_acted_on_with_the_first_sample():
+    changes = run_link([40.0] * 60 + [2.0] * 60 + [40.0] * 60)
+    assert [at for at, _ in changes] == [1.0, 61.0, 121.0]
+    assert changes[0][1] == changes[2][1] != changes[1][1]
