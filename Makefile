@@ -46,7 +46,7 @@ $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 	$(call install,dev)
 	@touch $(VENV)/demo.stamp
 
-# Created aside and moved into place at the end: an interrupted attempt leaves nothing that looks finished.
+# A failed attempt leaves nothing that looks finished.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo 'splitbus needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python3.'; exit 1; }
 	@echo "Creating $(VENV) with $(PYTHON) ($$($(PYTHON) --version))"

@@ -207,10 +207,8 @@ def shape_subgraph() -> ModelProto:
     return model(nodes, [value("x", ["N", 3, 8, 8])], [value("y", ["N", 10])], weights)
 
 
-def _body(
-    name: str, nodes: Sequence[NodeProto], outputs: Sequence[str], weights: Sequence[TensorProto] = ()
-) -> GraphProto:
-    return helper.make_graph(nodes, name, [], [value(output, [1, 16]) for output in outputs], weights)
+def _branch(nodes: Sequence[NodeProto], output: str, weights: Sequence[TensorProto] = ()) -> GraphProto:
+    return helper.make_graph(nodes, output, [], [value(output, [1, 16])], weights)
 
 
 def if_capture() -> ModelProto:

@@ -16,9 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
-from splitbus_schemas.errors import BusError, ConfigError
-
 from splitbus_demo import guard
+from splitbus_schemas.errors import BusError, ConfigError
 
 Kind = Literal["mosquitto", "iotcore"]
 
@@ -127,7 +126,7 @@ def answers_connect(host: str, port: int, timeout: float = 1.0) -> bool:
     except OSError:
         return False
     # type, length (one byte: neither broker sends 128 bytes of properties), flags, reason
-    return len(reply) > 3 and reply[0] == _CONNACK and reply[3] == 0  # noqa: PLR2004 - offsets named above
+    return len(reply) > 3 and reply[0] == _CONNACK and reply[3] == 0
 
 
 def _recipe(prefer: Kind | None) -> _Recipe:
@@ -148,7 +147,7 @@ def _mosquitto() -> _Recipe | None:
         return None
     # Its help says the version in the first line, and ends with exit code 3.
     shown = subprocess.run([program, "-h"], capture_output=True, text=True, check=False).stdout.split()
-    version = shown[2] if len(shown) > 2 else "unknown"  # noqa: PLR2004 - "mosquitto version 2.0.11"
+    version = shown[2] if len(shown) > 2 else "unknown"
     return _Recipe("mosquitto", version, (program, "-c"), MOSQUITTO_CONFIG)
 
 

@@ -166,7 +166,7 @@ class _Wire:
             # the client's kernel was answered at once; over the real link that takes a round trip
             await asyncio.sleep(self.up.delay + self.down.delay)
             await self._carry(client, upstream)
-        except (OSError, ExceptionGroup, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             _reset(client)
             _reset(upstream)
         finally:
@@ -175,10 +175,16 @@ class _Wire:
 
     async def _carry(self, client: socket.socket, upstream: socket.socket) -> None:
         flows = (_Flow(client, upstream, self.up, self._whole), _Flow(upstream, client, self.down, self._whole))
-        async with asyncio.TaskGroup() as tasks:
-            for flow in flows:
-                tasks.create_task(flow.read())
-                tasks.create_task(flow.write())
+        broken = False
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for flow in flows:
+                    tasks.create_task(flow.read())
+                    tasks.create_task(flow.write())
+        except* OSError:
+            broken = True
+        if broken:
+            raise ConnectionResetError
 
 
 class _Flow:
@@ -221,8 +227,7 @@ class _Flow:
         loop = asyncio.get_running_loop()
         while True:
             arrival, data = await self._pieces.get()
-            while (early := arrival - loop.time()) > 0:
-                await asyncio.sleep(early)
+            await asyncio.sleep(arrival - loop.time())
             await self._whole.wait()
             if not data:
                 break
@@ -235,14 +240,16 @@ class _Flow:
             self._target.shutdown(socket.SHUT_WR)
 
     async def _turn(self) -> None:
-        """Wait until the link is whole, the line has room, and the target has taken what it was sent."""
-        loop = asyncio.get_running_loop()
+        """Wait until the target has taken what it was sent, the link is whole and the line has room."""
         while self._held > self._line.capacity:
             self._room.clear()
             await self._room.wait()
-        while (busy := self._line.wait(loop.time())) > 0:
+        while True:
+            await self._whole.wait()
+            busy = self._line.wait(asyncio.get_running_loop().time())
+            if busy <= 0:
+                return
             await asyncio.sleep(busy)
-        await self._whole.wait()
 
 
 def _listen(port: int) -> socket.socket:

@@ -14,10 +14,9 @@ import sys
 from dataclasses import asdict
 from typing import Any, Self
 
-from splitbus_schemas.errors import SplitbusError
-
 from splitbus_demo.line import Link
 from splitbus_demo.relay import HOST, Address, CutMode, Relay
+from splitbus_schemas.errors import SplitbusError
 
 
 class RelayProcess:

@@ -33,8 +33,10 @@ class Answer:
     """After its deadline."""
     reason: str = ""
     """Why it was answered here although a plan was active, or why it was dropped."""
+    cuts: tuple[int, ...] = ()
+    """Indices of the cuts that it crossed, in order."""
     codecs: tuple[str, ...] = ()
-    """At each cut that it crossed, in order."""
+    """At each of them."""
     cut_bytes: tuple[int, ...] = ()
     """Bytes that left the device."""
     outcome: Outcome = "answered"

@@ -200,6 +200,7 @@ class Courier:
             ),
             attempts=out.attempt,
             late=now > frame.deadline,
+            cuts=tuple(cut.index for cut in active.plan.cuts),
             codecs=tuple(cut.codec for cut in active.plan.cuts),
             cut_bytes=(sum(len(tensor.data) for tensor in activation.sent),),
         )

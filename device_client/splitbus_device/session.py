@@ -166,6 +166,22 @@ class InferenceSession:
         """How this thread's last `run` was answered: route, timings, plan."""
         return getattr(self._last, "answer", None)
 
+    def submit(
+        self,
+        frame: Any,
+        tell: Callable[[Answer], None],
+        *,
+        output_names: Sequence[str] | None = None,
+        live: bool = True,
+    ) -> None:
+        """Like `run_async`, but `tell` gets the whole Answer, exactly once; a frame is a dict or the one input's array.
+
+        Without `live` it waits for room in the window instead of dropping the oldest that waits.
+        """
+        feeds = frame if isinstance(frame, Mapping) else {self._local.inputs[0].name: frame}
+        request = _Request(output_names, feeds, None, lambda answer: tell(replace(answer, input=frame)))
+        self._frames.submit(request, patient=not live)
+
     @property
     def plan(self) -> str:
         """The id of the plan in force; "local" without one."""
@@ -180,7 +196,11 @@ class InferenceSession:
         A frame is a dict of inputs, or the one input's array. With `live`, frames that come while `window` of them
         wait push out the oldest, counted and left out here; without, the source is made to wait.
         """
-        return in_order(frames, lambda frame, tell: self._submit(frame, output_names, tell, live=live), self._window)
+
+        def submit(frame: Any, tell: Callable[[Answer], None]) -> None:
+            self.submit(frame, tell, output_names=output_names, live=live)
+
+        return in_order(frames, submit, self._window)
 
     def close(self) -> None:
         """Answer what waits, leave the bus and end all threads."""
@@ -198,13 +218,6 @@ class InferenceSession:
         self.close()
 
     # How a frame is answered
-
-    def _submit(
-        self, frame: Any, output_names: Sequence[str] | None, tell: Callable[[Answer], None], *, live: bool
-    ) -> None:
-        feeds = frame if isinstance(frame, Mapping) else {self._local.inputs[0].name: frame}
-        request = _Request(output_names, feeds, None, lambda answer: tell(replace(answer, input=frame)))
-        self._frames.submit(request, patient=not live)
 
     def _work(self, request: _Request) -> None:
         try:

@@ -1,4 +1,4 @@
-"""From a split to the plan that a device is sent, and back: slices by name, routes, alternates. Pure but for slicing."""
+"""From a split to the plan that a device is sent, and back: slices by name, routes, alternates."""
 
 from __future__ import annotations
 

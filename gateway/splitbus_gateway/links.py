@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -107,7 +108,7 @@ class Links:
         return LinkFacts(rtt, up, down, best.weight(now))
 
 
-def _first(views: list[tuple[_Seen, tuple[str, ...]]], place: int) -> float | None:
+def _first(views: Sequence[tuple[_Seen, tuple[str, ...]]], place: int) -> float | None:
     """The field by the most trusted end that has it."""
     return next((value for seen, names in views if (value := seen.value(names[place])) is not None), None)
 

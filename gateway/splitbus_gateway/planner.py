@@ -40,6 +40,8 @@ class Choice:
     blocked: tuple[str, ...]
     in_time: bool = True
     """Whether the best meets the deadline."""
+    pin: Pinned | None = None
+    """The pin that was followed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -123,6 +125,7 @@ def _choice(problem: Problem, best: Split, second: Split | None, considered: int
         considered=considered,
         blocked=blocked,
         in_time=deadline is None or priced.ms <= deadline,
+        pin=problem.pin,
     )
 
 

@@ -1,4 +1,4 @@
-"""Why a plan changed, in one sentence for people: what moved most between two moments, and what it means in ms. Pure."""
+"""Why a plan changed, in one sentence for people: what moved most since, and what it means in ms. Pure."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def _link_sentence(then: Problem, now: Problem, before: Step, after: Step) -> st
     name = "downlink" if backwards else "uplink"
     old_rate, new_rate = rates[0] or 0.0, rates[1] or 0.0
     if old_rate and abs(new_rate / old_rate - 1) < 0.02:
-        return f"frames of {sender} are {'larger' if wire > 0 else 'smaller'} ({after.bytes} bytes, {before.bytes} before)"
+        return (
+            f"frames of {sender} are {'larger' if wire > 0 else 'smaller'} ({after.bytes} bytes, {before.bytes} before)"
+        )
     return f"{name} {ends[0]}>{ends[1]} {_went(old_rate, new_rate)} Mbit/s"
 
 

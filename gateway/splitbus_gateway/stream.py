@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from splitbus_gateway import hysteresis, reasons
+from splitbus_gateway import reasons
 from splitbus_gateway.decisions import decide, signature, waiting
-from splitbus_gateway.drafts import Slicer, draft, needs, split_of
+from splitbus_gateway.drafts import Slicer, draft, split_of
 from splitbus_gateway.epochs import Epochs
 from splitbus_gateway.facts import ModelFacts, build_problem
-from splitbus_gateway.hysteresis import History
+from splitbus_gateway.hysteresis import History, should_switch
+from splitbus_gateway.hysteresis import Settings as Hysteresis
 from splitbus_gateway.planner import Choice, alternates, plan
 from splitbus_gateway.pricing import Priced, price
 from splitbus_gateway.problem import Limits, Problem, Split
@@ -29,9 +30,9 @@ _STAND_IN_S = 10.0
 class StreamSettings:
     """How streams are planned, and how patient a change is."""
 
-    limits: Limits = Limits()
-    hysteresis: hysteresis.Settings = hysteresis.Settings()
-    patience: Patience = Patience()
+    limits: Limits = field(default_factory=Limits)
+    hysteresis: Hysteresis = field(default_factory=Hysteresis)
+    patience: Patience = field(default_factory=Patience)
     bar_s: float = 30.0
     """How long workers that failed are left alone."""
     decision_s: float = 10.0
@@ -108,11 +109,12 @@ class Stream:
         facts = self._facts(world, stream, now, at)
         choice = self._choose(facts, turn)
         if choice is None:
-            self._tell(turn, waiting(self.device, self.model, facts.problem, at), now)
+            if self._rollout.running is None:
+                self._tell(turn, waiting(self.device, self.model, facts.problem, at), now)
             return turn
         goal, words = self._goal(facts, choice)
         self._aim(facts, goal, turn)
-        self._advance(world, facts, choice, turn)
+        self._advance(world, facts, turn)
         self._tell(turn, self._decision(facts, choice, words, turn), now)
         return turn
 
@@ -146,7 +148,7 @@ class Stream:
         turn.alerts.append(("plans_failed", f"{self.device} could not follow plan {state.plan}: {state.reason}"))
 
     def _bar(self, nodes: Iterable[str], reason: str, now: float) -> None:
-        self._barred |= {node: (reason, now + self._settings.bar_s) for node in nodes}
+        self._barred |= dict.fromkeys(nodes, (reason, now + self._settings.bar_s))
 
     def _facts(self, world: World, stream: StreamView, now: float, at: str) -> _Facts:
         self._barred = {node: entry for node, entry in self._barred.items() if entry[1] > now}
@@ -178,8 +180,7 @@ class Stream:
                 return None
             self._tell_once(turn, "pins_failed", f"the pin of {self.device} cannot be followed: {reason}")
             return plan(replace(facts.problem, pin=None))
-        if facts.problem.pin is not None:
-            self._told = ""
+        self._told = ""
         return choice
 
     def _goal(self, facts: _Facts, choice: Choice) -> tuple[_Goal | None, str]:
@@ -193,7 +194,7 @@ class Stream:
             return _Goal(best, reasons.first_plan(choice)), ""
         if facts.problem.pin is not None and facts.current is not None:
             return None, "the pin cannot be followed, the plan stays"
-        verdict = hysteresis.should_switch(
+        verdict = should_switch(
             facts.current, best, facts.now, self._history, self._settings.hysteresis
         )  # fmt: skip
         if verdict.switch:
@@ -218,7 +219,8 @@ class Stream:
         if goal is None:
             self._rollout.pending = None
             return
-        if pending and (pending.split == goal.best.split or (not goal.firm and self._nearly(facts, pending.split, goal))):
+        same = pending is not None and pending.split == goal.best.split
+        if pending and (same or (not goal.firm and self._nearly(facts, pending.split, goal))):
             return
         try:
             others = alternates(facts.problem, goal.best.split)
@@ -237,7 +239,7 @@ class Stream:
             return False
         return ms - goal.best.ms <= max(limits.min_gain * ms, limits.min_gain_ms)
 
-    def _advance(self, world: World, facts: _Facts, choice: Choice, turn: Turn) -> None:
+    def _advance(self, world: World, facts: _Facts, turn: Turn) -> None:
         """Publish what is ready; bar who failed; leave a broken plan for the best that is ready now."""
         progress, pending = self._rollout.progress(world, facts.now), self._rollout.pending
         if isinstance(progress, Failed):
@@ -284,11 +286,20 @@ class Stream:
     # What to tell
 
     def _decision(self, facts: _Facts, choice: Choice, words: str, turn: Turn) -> m.Decision:
-        running = self._rollout.running
+        running, pending = self._rollout.running, self._rollout.pending
         if running is None:
-            return waiting(self.device, self.model, facts.problem, facts.at, self._rollout.pending)
-        now = _priced(facts.everything, running.split) or choice.best
-        return decide(self.model, facts.everything, choice, now, running.plan, facts.at, words, changed=turn.plan is not None)
+            return waiting(self.device, self.model, facts.problem, facts.at, pending.draft if pending else None)
+        return decide(
+            self.model,
+            facts.everything,
+            choice,
+            _priced(facts.everything, running.split) or choice.best,
+            running.plan,
+            at=facts.at,
+            words=words,
+            before=facts.current if turn.plan else None,
+            changed=turn.plan is not None,
+        )
 
     def _tell(self, turn: Turn, decision: m.Decision, now: float) -> None:
         new = signature(decision)

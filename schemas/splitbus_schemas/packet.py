@@ -128,7 +128,7 @@ def _unpack_header(data: memoryview) -> dict[str, Any]:
             max_ext_len=0,
         )
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise DecodeError(f"header is no msgpack: {error}") from None
+        raise DecodeError(f"header is no msgpack: {str(error) or type(error).__name__}") from None
     if not isinstance(header, dict):
         raise DecodeError("header is no map")
     return header

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,9 +45,9 @@ def node(name: str, tier: Tier, times: list[float] | None, **more: float) -> Nod
     return NodeFacts(name, tier, elapsed, wait_ms=more.get("wait_ms", 0.0), codecs=frozenset(CODECS))
 
 
-def three_tiers(**more: object) -> Problem:
+def three_tiers(**more: Any) -> Problem:
     """Input 100 kB, then cuts of 400 kB and 10 kB; the device is 10 times slower than the edge, 20 than the cloud."""
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "codings": codings((0, 3, 7, 9), [[100e3, 25e3], [400e3, 100e3], [10e3, 2.5e3]]),
         "reference_ms": 10.0,
         "answer_bytes": 4000.0,
@@ -57,11 +59,11 @@ def three_tiers(**more: object) -> Problem:
             ("edge1", "cloud1"): LinkFacts(rtt_ms=10.0, up_mbit=100.0, down_mbit=100.0),
         },
     }
-    return Problem(**(fields | more))  # type: ignore[arg-type] - a test's shorthand
+    return Problem(**(fields | more))
 
 
-def test_input_as_8_bit_to_the_edge_by_hand():
-    # device: encode 1 ms x 10 (ten times slower); link 1 + 25 kB x 8 / 40 Mbit/s = 6; decode 0.5; edge runs 10; back 1 + 0.4
+def test_input_as_8_bit_to_the_edge_by_hand() -> None:
+    # encode 1 ms, ten times slower here; link 1 + 25 kB x 8 / 40 Mbit/s; decode 0.5; the edge runs 10; back 1 + 0.4
     choice = plan(three_tiers())
     assert choice.best.split == Split(("cam1", "edge1"), (Cut(0, "q8"),))
     assert choice.best.ms == pytest.approx(10 + 6 + 0.5 + 10 + 1.4)
@@ -80,21 +82,21 @@ def test_input_as_8_bit_to_the_edge_by_hand():
     assert choice.runner_up.ms == pytest.approx(32.4)
 
 
-def test_a_poor_link_keeps_everything_on_the_device():
+def test_a_poor_link_keeps_everything_on_the_device() -> None:
     slow = {pair: LinkFacts(200.0, 0.1, 0.1) for pair in three_tiers().links}
     choice = plan(three_tiers(links=slow))
     assert choice.best.split == Split(("cam1",))
     assert choice.best.ms == pytest.approx(100.0)
 
 
-def test_a_busy_edge_sends_the_rest_to_the_cloud():
+def test_a_busy_edge_sends_the_rest_to_the_cloud() -> None:
     busy = (node("edge1", "edge", [0, 2, 6, 10], wait_ms=500.0), node("cloud1", "cloud", [0, 1, 3, 5]))
     choice = plan(three_tiers(workers=busy))
     assert choice.best.split.nodes == ("cam1", "cloud1")
 
 
-def test_three_stages_when_the_edge_is_slow_and_the_way_from_it_fast():
-    # raw input to edge: 1 + 20; edge to cut 3 in 2 ms; 10 kB on: 5 + 0.8; the cloud runs 2 of its 5000 ... by hand below
+def test_three_stages_when_the_edge_is_slow_and_the_way_from_it_fast() -> None:
+    # raw input up: 1 + 20; the edge to cut 7: 6; 10 kB on: 5 + 0.8; the cloud's last block: 1; back: 10 + 0.8
     slow_edge = node("edge1", "edge", [0, 2, 6, 300])
     fast_cloud = node("cloud1", "cloud", [0, 50, 100, 101])
     problem = three_tiers(workers=(slow_edge, fast_cloud), limits=Limits(lossless_only=True))
@@ -103,7 +105,7 @@ def test_three_stages_when_the_edge_is_slow_and_the_way_from_it_fast():
     assert choice.best.ms == pytest.approx(1 + 20 + 6 + 5 + 0.8 + 1 + 10 + 0.8)
 
 
-def test_the_agreement_asked_for_rules_codecs_out_and_losses_of_two_cuts_add_up():
+def test_the_agreement_asked_for_rules_codecs_out_and_losses_of_two_cuts_add_up() -> None:
     best = plan(three_tiers(limits=Limits(min_agreement=0.995))).best.split
     assert {cut.codec for cut in best.cuts} == {"raw"}
     both = Split(("cam1", "edge1", "cloud1"), (Cut(3, "q8"), Cut(7, "q8")))
@@ -112,19 +114,19 @@ def test_the_agreement_asked_for_rules_codecs_out_and_losses_of_two_cuts_add_up(
     assert both in {way.split for way in every_way(three_tiers(limits=Limits(min_agreement=0.98)))}
 
 
-def test_what_is_missing_is_named_and_no_candidate():
+def test_what_is_missing_is_named_and_no_candidate() -> None:
     workers = (*three_tiers().workers, node("edge2", "edge", None), node("edge3", "edge", [0, 1, 2, 3]))
     choice = plan(three_tiers(workers=workers))
     assert choice.blocked == ("edge2 has no profile yet", "no link measured from cam1 to edge3")
     assert set(choice.best.split.nodes) <= {"cam1", "edge1", "cloud1"}
 
 
-def test_a_device_without_profile_has_no_plan():
+def test_a_device_without_profile_has_no_plan() -> None:
     with pytest.raises(UnsatisfiableError, match="cam1 has no profile yet"):
         plan(three_tiers(device=node("cam1", "device", None)))
 
 
-def test_ties_go_to_fewer_nodes_and_then_to_the_first_name():
+def test_ties_go_to_fewer_nodes_and_then_to_the_first_name() -> None:
     links = {("cam1", name): LinkFacts(0.0, 1e6, 1e6) for name in ("edge1", "edge2")}
     twins = (node("edge2", "edge", [0, 2, 6, 10]), node("edge1", "edge", [0, 2, 6, 10]))
     assert plan(three_tiers(workers=twins, links=links)).best.split.nodes == ("cam1", "edge1")
@@ -138,7 +140,7 @@ def test_ties_go_to_fewer_nodes_and_then_to_the_first_name():
     assert plan(level).best.split == Split(("cam1",))
 
 
-def test_a_pin_is_obeyed_and_the_free_choice_is_the_runner_up():
+def test_a_pin_is_obeyed_and_the_free_choice_is_the_runner_up() -> None:
     pinned = Pinned(cuts=(Cut(7, "q8"),), workers=("cloud1",))
     choice = plan(three_tiers(pin=pinned))
     assert choice.best.split == Split(("cam1", "cloud1"), (Cut(7, "q8"),))
@@ -159,12 +161,12 @@ def test_a_pin_is_obeyed_and_the_free_choice_is_the_runner_up():
         (Pinned(cuts=(Cut(3, "raw"),) * 3), "no 3 workers"),
     ],
 )
-def test_an_impossible_pin_says_why(pin: Pinned, reason: str):
+def test_an_impossible_pin_says_why(pin: Pinned, reason: str) -> None:
     with pytest.raises(UnsatisfiableError, match=reason):
         plan(three_tiers(pin=pin))
 
 
-def test_alternates_share_the_head():
+def test_alternates_share_the_head() -> None:
     workers = (*three_tiers().workers, node("edge2", "edge", [0, 2, 6, 10]))
     links = dict(three_tiers().links) | {("cam1", "edge2"): LinkFacts(2.0, 20.0, 20.0)}
     problem = three_tiers(workers=workers, links=links)
@@ -236,6 +238,7 @@ def problems(draw: st.DrawFn) -> Problem:
     workers = tuple(times(f"edge{i}", "edge") for i in range(draw(st.integers(0, 2))))
     workers += tuple(times(f"cloud{i}", "cloud") for i in range(draw(st.integers(0, 2))))
     pairs = [("cam", w.node) for w in workers] + [(a.node, b.node) for a in workers for b in workers if a is not b]
+    cuts = tuple(range(0, 2 * count + 2, 2))
     lossless = np.zeros(cells, dtype=np.bool_)
     lossless[:, 0] = True
     sizes = array()
@@ -243,7 +246,9 @@ def problems(draw: st.DrawFn) -> Problem:
     agreement = np.array(draw(st.lists(st.sampled_from([0.9, 0.97, 0.98, 0.985, 0.99, 1.0]), min_size=sizes.size,
                                        max_size=sizes.size))).reshape(cells)  # fmt: skip
     return Problem(
-        codings=Codings(tuple(range(0, 2 * count + 2, 2)), names, sizes, array() / 1e4, array() / 1e4, agreement, lossless),
+        codings=Codings(
+            tuple(range(0, 2 * count + 2, 2)), names, sizes, array() / 1e4, array() / 1e4, agreement, lossless
+        ),
         reference_ms=draw(st.floats(1, 50)),
         answer_bytes=draw(st.floats(0, 1e4)),
         device=times("cam", "device"),
@@ -255,7 +260,7 @@ def problems(draw: st.DrawFn) -> Problem:
 
 @given(problems())
 @settings(max_examples=300, deadline=None)
-def test_all_at_once_equals_one_by_one(problem: Problem):
+def test_all_at_once_equals_one_by_one(problem: Problem) -> None:
     ways = list(every_way(problem))
     choice = plan(problem)
     fastest = min(way.ms for way in ways)
@@ -270,7 +275,7 @@ def test_all_at_once_equals_one_by_one(problem: Problem):
 
 @given(problems())
 @settings(max_examples=50, deadline=None)
-def test_the_same_question_gets_the_same_answer_in_whatever_order_it_comes(problem: Problem):
+def test_the_same_question_gets_the_same_answer_in_whatever_order_it_comes(problem: Problem) -> None:
     turned = Problem(
         problem.codings,
         problem.reference_ms,
@@ -311,7 +316,7 @@ def large_problem() -> Problem:
     )  # fmt: skip
 
 
-def test_48_cuts_5_codecs_4_edges_and_2_clouds_take_a_few_milliseconds(capsys: pytest.CaptureFixture[str]):
+def test_48_cuts_5_codecs_4_edges_and_2_clouds_take_a_few_milliseconds(capsys: pytest.CaptureFixture[str]) -> None:
     problem = large_problem()
     times: list[float] = []
     choice: Choice = plan(problem)
@@ -320,7 +325,7 @@ def test_48_cuts_5_codecs_4_edges_and_2_clouds_take_a_few_milliseconds(capsys: p
         choice = plan(problem)
         times.append(1e3 * (time.perf_counter() - begun))
     with capsys.disabled():
-        print(f" [{choice.considered} ways in {np.median(times):.1f} ms]", end="")
+        sys.stdout.write(f" [{choice.considered} ways in {np.median(times):.1f} ms] ")
     assert choice.considered == 1 + 6 * 240 + 8 * 25 * (48 * 47 // 2)
     assert min(times) < 25.0
 
@@ -345,13 +350,15 @@ def cost(ms: float, label: str, noise_ms: float = 0.0) -> Priced:
 )
 def test_a_change_is_worth_a_gain_after_a_dwell(
     current: float, best: float, waited: float, turns: int, *, expected: bool
-):
-    verdict = should_switch(cost(current, "a"), cost(best, "b"), 100.0, History(100.0 - waited, 100.0, turns), Settings())
+) -> None:
+    verdict = should_switch(
+        cost(current, "a"), cost(best, "b"), 100.0, History(100.0 - waited, 100.0, turns), Settings()
+    )
     assert verdict.switch is expected
     assert verdict.why
 
 
-def test_a_broken_plan_is_left_at_once_and_uncertain_links_must_promise_more():
+def test_a_broken_plan_is_left_at_once_and_uncertain_links_must_promise_more() -> None:
     history = History(100.0, 100.0, 9)
     assert should_switch(None, cost(500.0, "b"), 100.0, history, Settings()).switch
     unsure = cost(70.0, "b", noise_ms=35.0)
@@ -366,7 +373,8 @@ def run_link(rates: Iterator[float] | list[float], rate_hz: float = 1.0) -> list
         now += 1 / rate_hz
         for peer, share in (("edge1", 1.0), ("cloud1", 0.25)):
             links.report(
-                LinkReport(node="cam1", peer=peer, rtt_ms=5.0, up_mbit=rate * share, down_mbit=50.0, confidence=0.9), now
+                LinkReport(node="cam1", peer=peer, rtt_ms=5.0, up_mbit=rate * share, down_mbit=50.0, confidence=0.9),
+                now,
             )
         links.report(LinkReport(node="edge1", peer="cloud1", rtt_ms=10.0, up_mbit=100.0, confidence=0.9), now)
         pairs = [("cam1", "edge1"), ("cam1", "cloud1"), ("edge1", "cloud1")]
@@ -381,13 +389,15 @@ def run_link(rates: Iterator[float] | list[float], rate_hz: float = 1.0) -> list
 
 @pytest.mark.parametrize("mean", [2.0, 5.0, 8.0, 12.0, 20.0, 40.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_ten_minutes_of_20_percent_jitter_cause_at_most_one_change_after_the_first_choice(mean: float, seed: int):
+def test_ten_minutes_of_20_percent_jitter_cause_at_most_one_change_after_the_first_choice(
+    mean: float, seed: int
+) -> None:
     rng = random.Random(seed)
     changes = run_link([mean * min(1.6, max(0.4, rng.gauss(1.0, 0.2))) for _ in range(600)])
     assert len(changes) <= 2
 
 
-def test_a_step_of_five_times_is_acted_on_with_the_first_sample():
+def test_a_step_of_five_times_is_acted_on_with_the_first_sample() -> None:
     changes = run_link([40.0] * 60 + [2.0] * 60 + [40.0] * 60)
     assert [at for at, _ in changes] == [1.0, 61.0, 121.0]
     assert changes[0][1] == changes[2][1] != changes[1][1]

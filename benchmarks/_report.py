@@ -1,0 +1,63 @@
+"""What the benchmarks share: options, the line that names the machine, the table, the JSON list of figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number; `name` is dotted and stays the same from run to run."""
+
+    name: str
+    value: float
+    unit: str
+    detail: str = ""
+
+
+def parser(description: str | None) -> ArgumentParser:
+    """The options that all benchmarks take: --models DIR, --images DIR, --json FILE."""
+    options = ArgumentParser(description=description)
+    options.add_argument("--models", type=Path, metavar="DIR", help="folder of .onnx files to measure")
+    options.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures to measure with")
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    return options
+
+
+def machine() -> str:
+    """Processor, cores and versions, in one line."""
+    parts = [_processor(), f"{os.cpu_count()} cores", platform.system(), f"Python {platform.python_version()}"]
+    return ", ".join([*parts, f"onnxruntime {version('onnxruntime')}"])
+
+
+def report(title: str, figures: Sequence[Figure], json_file: Path | None = None) -> None:
+    """Print the figures as a table under the machine's line, and write them to `json_file`."""
+    console = Console()
+    table = Table(title=title, title_justify="left")
+    for column, side in (("name", "left"), ("value", "right"), ("unit", "left"), ("detail", "left")):
+        table.add_column(column, justify="right" if side == "right" else "left")
+    for figure in figures:
+        table.add_row(figure.name, f"{figure.value:.4g}", figure.unit, figure.detail)
+    console.print(machine(), highlight=False)
+    console.print(table)
+    if json_file:
+        json_file.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

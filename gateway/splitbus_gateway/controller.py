@@ -1,0 +1,212 @@
+"""Keeps every device's plan right: applies what the bus says to the world, steps the streams, publishes orders.
+
+Runs on one thread, its caller's: `handle` each message, `step` often; both take the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from splitbus_gateway.alerts import Alerts
+from splitbus_gateway.drafts import Slicer
+from splitbus_gateway.epochs import Epochs
+from splitbus_gateway.facts import ModelFacts
+from splitbus_gateway.rollout import union
+from splitbus_gateway.state import WATCHED, NodeView, StreamKey, World
+from splitbus_gateway.stream import Stream, StreamSettings, Turn
+from splitbus_runtime.bus import Bus, Delivery
+from splitbus_schemas import messages as m
+from splitbus_schemas import topics
+from splitbus_schemas.errors import DecodeError, SplitbusError
+
+DEBOUNCE_S: Final = 0.1
+"""Reports come in groups; a plan made of half of them would be changed at once."""
+
+TICK_S: Final = 1.0
+"""Ages, load and frames' sizes move without an event that would be worth a plan of its own."""
+
+SETTLE_S: Final = 0.5
+"""After the start the retained messages arrive; orders made of half of them would make workers drop slices."""
+
+_QUIET: Final = {topics.STATS.name, topics.STREAM.name, topics.PLAN.name}
+"""These come every second, or from us, and wait for the tick."""
+
+
+class Catalogue(Slicer, Protocol):
+    """The registered models and their slices."""
+
+    def models(self) -> Mapping[str, ModelFacts]:
+        """The models that can be planned, by their key in topics."""
+
+
+class Controller:
+    """All streams of a site."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        catalogue: Catalogue,
+        epochs: Epochs,
+        alerts: Alerts,
+        *,
+        site: str,
+        settings: StreamSettings | None = None,
+        timestamp: Callable[[], str],
+        now: float,
+        settle_s: float = SETTLE_S,
+    ) -> None:
+        self.world = World()
+        self.alerts = alerts
+        self._bus, self._catalogue, self._epochs = bus, catalogue, epochs
+        self._site, self._settings, self._timestamp = site, settings or StreamSettings(), timestamp
+        self._streams: dict[StreamKey, Stream] = {}
+        self._unknown: set[StreamKey] = set()
+        self._sent: dict[str, bytes] = {}
+        self._due = now + settle_s
+        self._asleep_until = self._due
+
+    @property
+    def filters(self) -> list[str]:
+        """The MQTT filters of everything that `handle` understands."""
+        return [kind.at(self._site, **dict.fromkeys(kind.fields, "+")) for kind in WATCHED]
+
+    @property
+    def plans(self) -> dict[StreamKey, m.Plan]:
+        """The running plans."""
+        return {key: stream.running for key, stream in self._streams.items() if stream.running}
+
+    def handle(self, delivery: Delivery, now: float) -> None:
+        """Take a message from the bus; what breaks the contract is counted and told, and changes nothing."""
+        try:
+            kind, fields = topics.parse_topic(delivery.topic)
+            self.world.apply(kind, fields, delivery.payload, now, retained=delivery.retain)
+        except DecodeError as error:
+            self.alerts("bad_messages", str(error), delivery.topic)
+        else:
+            if kind.name not in _QUIET:
+                self.touch(now)
+
+    def touch(self, now: float) -> None:
+        """Something changed: step soon."""
+        self._due = max(self._asleep_until, min(self._due, now + DEBOUNCE_S))
+
+    def due_in(self, now: float) -> float:
+        """Seconds until `step` has something to do."""
+        return max(0.0, self._due - now)
+
+    def step(self, now: float) -> None:
+        """Plan, and publish what follows, when it is time."""
+        if now < self._due:
+            return
+        self._due = now + TICK_S
+        self._match_streams()
+        for key, stream in sorted(self._streams.items()):
+            self._step_stream(key, stream, now)
+        self._send_orders(now)
+        self._send_peers()
+
+    def _match_streams(self) -> None:
+        """One stream for each device that shows interest in a registered model."""
+        models = self._catalogue.models()
+        interested = {key for key, view in self.world.streams.items() if view.state or view.stats}
+        for key in sorted(interested):
+            device, model_key = key
+            model = models.get(model_key)
+            if model is None:
+                self._tell_unknown(key)
+            elif key not in self._streams:
+                self._streams[key] = Stream(device, model, self._catalogue, self._epochs, self._settings)
+            else:
+                self._streams[key].model = model
+        for key, view in self.world.streams.items():
+            if view.plan and key[1] not in models:
+                self._remove(key)
+        self._unknown &= {key for key in interested if key[1] not in models}
+        for key in [key for key in self._streams if key not in interested or key[1] not in models]:
+            del self._streams[key]
+            self._remove(key)
+
+    def _tell_unknown(self, key: StreamKey) -> None:
+        if key not in self._unknown:
+            self._unknown.add(key)
+            self.alerts(
+                "unknown_models",
+                f"{key[0]} asks for model {key[1]}, which is not registered: splitbus model add FILE",
+                topics.PLAN_STATE.at(self._site, node=key[0], model=key[1]),
+            )
+
+    def _remove(self, key: StreamKey) -> None:
+        """Without its model or its device a plan is not to be found any more."""
+        for kind in (topics.PLAN, topics.DECISION):
+            topic = kind.at(self._site, node=key[0], model=key[1])
+            self._bus.publish(topic, b"", qos=kind.qos, retain=True)
+            self._sent.pop(topic, None)
+
+    def _step_stream(self, key: StreamKey, stream: Stream, now: float) -> None:
+        try:
+            turn = stream.step(self.world, now, self._timestamp())
+        except Exception as error:  # noqa: BLE001 - a mistake in planning must not take the other plans down
+            self.alerts("planning_failed", f"plan of {key[0]} stays as it is: {type(error).__name__}: {error}")
+            return
+        self._publish_turn(key, turn, now)
+
+    def _publish_turn(self, key: StreamKey, turn: Turn, now: float) -> None:
+        for what, reason in turn.alerts:
+            self.alerts(what, reason)
+        if turn.plan:
+            self._send_orders(now)
+            self._send(topics.PLAN, turn.plan, node=key[0], model=key[1])
+            self.alerts.count("plans")
+        if turn.decision:
+            self._send(topics.DECISION, turn.decision, node=key[0], model=key[1])
+
+    # What nodes are to do
+
+    def _send_orders(self, now: float) -> None:
+        slices = union(stream.wanted(now) for stream in self._streams.values())
+        for name, view in sorted(self.world.nodes.items()):
+            if view.tier == "gateway" or view.tier is None:
+                continue
+            work = m.NodeWork(slices=sorted(slices.get(name, ())), profiles=self._profiles_wanted(view))
+            self._send(topics.WORK, work, node=name)
+
+    def _profiles_wanted(self, view: NodeView) -> list[m.ProfileRequest]:
+        """Models in use there that this start of the node has not timed yet."""
+        if not view.is_ready:
+            return []
+        requests = []
+        for key, stream in sorted(self._streams.items()):
+            concerned = view.node == key[0] if view.tier == "device" else self._is_there(key[0])
+            if not concerned or view.has_fresh_profile(stream.model.model, stream.model.block_ends):
+                continue
+            try:
+                request = self._catalogue.profile_request(stream.model.model)
+            except SplitbusError as error:
+                self.alerts("profiles_failed", f"{stream.model.name} cannot be cut into blocks: {error}")
+                continue
+            if request not in requests:
+                requests.append(request)
+        return requests
+
+    def _is_there(self, device: str) -> bool:
+        view = self.world.nodes.get(device)
+        return view is not None and view.is_ready
+
+    def _send_peers(self) -> None:
+        """Devices keep the links to all workers measured, edge workers those to the cloud."""
+        workers = [(view.node, view.tier) for view in self.world.workers()]
+        for name, view in sorted(self.world.nodes.items()):
+            if view.tier not in ("device", "edge"):
+                continue
+            seen = [(node, tier) for node, tier in workers if view.tier == "device" or tier == "cloud"]
+            peers = m.Peers.model_validate({"peers": [{"node": node, "tier": tier} for node, tier in seen]})
+            self._send(topics.PEERS, peers, node=name)
+
+    def _send(self, kind: topics.Topic, message: m.Message, **fields: str) -> None:
+        """Publish what is not there yet."""
+        topic, payload = kind.at(self._site, **fields), message.to_json()
+        if self._sent.get(topic) == payload:
+            return
+        self._sent[topic] = payload
+        self._bus.publish(topic, payload, qos=kind.qos, retain=kind.retain)

@@ -1,0 +1,85 @@
+"""What the registry writes down of a model: its card, its cuts, its weights and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from splitbus_gateway.facts import ModelFacts
+from splitbus_gateway.problem import Codings
+from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.messages import Count, Fraction, Message, Milliseconds, ModelCard, Part, TensorSpec, WeightRef
+
+
+class CodedSize(Part):
+    """A codec at a cut, as measured on the samples, one thread, on the gateway's machine."""
+
+    cut: Count
+    codec: str
+    p50_bytes: Count = Field(description="The whole packet.")
+    p90_bytes: Count
+    encode_ms: Milliseconds
+    decode_ms: Milliseconds
+    agreement: Fraction = Field(description="Share of answers that stay the same.")
+    error: float | None = Field(
+        default=None, description="Largest relative error of an output; none when it is not finite."
+    )
+
+
+class CutRecord(Part):
+    """A cut that the planner considers."""
+
+    index: Count
+    tensors: list[TensorSpec]
+    bytes: Count = Field(description="Of the tensors as they are.")
+    after: str = Field(description="The node before the cut.")
+
+
+class ModelRecord(Message):
+    """A registered model: one file models/<name>.json in the gateway's state folder."""
+
+    card: ModelCard
+    source: str = Field(description="The file that it was added from.")
+    added: str = Field(description="When, ISO 8601.")
+    samples: str = Field(description="What it was measured on; `synthetic` for random inputs.")
+    sample_count: Count
+    steps: Count = Field(description="Index of the last cut, the model's end.")
+    cuts: list[CutRecord]
+    weights: list[WeightRef]
+    whole_ms: Milliseconds
+    answer_bytes: Count
+    sizes: list[CodedSize]
+
+    @property
+    def name(self) -> str:
+        """As registered."""
+        return self.card.name
+
+    @property
+    def model(self) -> str:
+        """The model's identity."""
+        return self.card.model
+
+    def facts(self, codecs: Sequence[str] = tuple(CODECS)) -> ModelFacts:
+        """What the planner is told, with these codecs only."""
+        rows = [cut.index for cut in self.cuts]
+        found = {(size.cut, size.codec): size for size in self.sizes}
+        table = [[found.get((row, codec)) for codec in codecs] for row in rows]
+        shape = (len(rows), len(codecs))
+
+        def column(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+            return np.array([[getattr(s, name, np.nan) for s in row] for row in table], np.float64).reshape(shape)
+
+        codings = Codings(
+            cuts=(*rows, self.steps),
+            codecs=tuple(codecs),
+            coded_bytes=column("p50_bytes"),
+            encode_ms=column("encode_ms"),
+            decode_ms=column("decode_ms"),
+            agreement=column("agreement"),
+            lossless=np.broadcast_to([CODECS[codec].lossless for codec in codecs], shape),
+        )
+        tensors = {cut.index: tuple(tensor.name for tensor in cut.tensors) for cut in self.cuts}
+        return ModelFacts(self.name, self.model, codings, self.whole_ms, self.answer_bytes, tensors)

@@ -1,0 +1,108 @@
+"""Inputs on which a model is measured: those a user gives, or smooth random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from splitbus_gateway.graph import TensorSpec, load_feed
+from splitbus_runtime.engine import Array
+from splitbus_schemas.errors import ModelError
+
+Feed: TypeAlias = Mapping[str, Array]
+
+_GRID: Final = 8  # a picture's large forms: so many random values along each side, the rest interpolated
+_NOISE: Final = 0.05
+
+
+def read_samples(source: Path | Sequence[Array | Feed], inputs: Sequence[TensorSpec], limit: int) -> list[Feed]:
+    """At most `limit` feeds, evenly chosen, from an .npz or .npy file, or from arrays or feeds.
+
+    An array may hold one input or many along a first axis. Raises ModelError for one that does not fit the model.
+    """
+    what = str(source) if isinstance(source, Path) else "the samples"
+    given = _read(source, inputs, what) if isinstance(source, Path) else source
+    feeds = [feed for entry in given for feed in _feeds(entry, inputs, what)]
+    if not feeds:
+        raise ModelError(f"{what} hold no input: give at least one")
+    chosen = np.linspace(0, len(feeds) - 1, min(limit, len(feeds))).round().astype(int)
+    return [feeds[index] for index in chosen]
+
+
+def synthetic_samples(inputs: Sequence[TensorSpec], count: int) -> list[Feed]:
+    """Random inputs with the large smooth forms of pictures, which plain noise does not have."""
+    rng = np.random.default_rng(0)
+    return [{spec.name: _synthetic(spec, rng) for spec in inputs} for _ in range(count)]
+
+
+def _read(path: Path, inputs: Sequence[TensorSpec], what: str) -> Sequence[Array | Feed]:
+    if path.suffix != ".npy":
+        return [load_feed(path)]
+    try:
+        return [np.load(path, allow_pickle=False)]
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{what} is not an .npy file of {inputs[0].name}: write one with numpy.save") from error
+
+
+def _feeds(entry: Array | Feed, inputs: Sequence[TensorSpec], what: str) -> list[Feed]:
+    if not isinstance(entry, Mapping):
+        if len(inputs) != 1:
+            names = ", ".join(spec.name for spec in inputs)
+            raise ModelError(f"{what} are bare arrays, the model has inputs {names}: give an .npz that names them")
+        entry = {inputs[0].name: entry}
+    missing = [spec.name for spec in inputs if spec.name not in entry]
+    if missing:
+        raise ModelError(f"{what} hold {', '.join(entry) or 'nothing'}, but no input {missing[0]}")
+    rows = {spec.name: _rows(np.asarray(entry[spec.name]), spec, what) for spec in inputs}
+    counts = {len(row) for row in rows.values()}
+    if len(counts) > 1:
+        raise ModelError(f"{what} hold {' and '.join(map(str, sorted(counts)))} values for inputs that belong together")
+    return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+
+
+def _rows(array: Array, spec: TensorSpec, what: str) -> list[Array]:
+    """The inputs in an array that holds one, a stack of them, or several batches of them in a row."""
+    if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+        raise ModelError(f"{what} give input {spec.name} as {array.dtype}, the model takes {spec.dtype}")
+    array = array.astype(spec.dtype, copy=False)
+    if array.shape == spec.sizes:
+        return [array]
+    if array.ndim and array.shape[1:] == spec.sizes:
+        return list(array)
+    batch = spec.sizes[0] if spec.sizes else 1
+    if array.ndim and batch and not len(array) % batch:
+        parts = np.split(array, len(array) // batch) if len(array) else []
+        if all(part.shape == spec.sizes for part in parts):
+            return parts
+    raise ModelError(f"{what} give input {spec.name} the shape {list(array.shape)}, the model takes {list(spec.sizes)}")
+
+
+def _synthetic(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    if spec.dtype == "bool" or (not spec.is_float and spec.dtype != "uint8"):
+        return rng.integers(0, 2, spec.sizes).astype(spec.dtype)  # they may be indices
+    values = _smooth(spec.sizes, rng)
+    if spec.dtype == "uint8":
+        values = np.clip(values * 50 + 127, 0, 255)
+    return values.astype(spec.dtype)
+
+
+def _smooth(sizes: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Values of mean 0 and deviation near 1, interpolated along each long axis."""
+    grid = tuple(min(size, _GRID) for size in sizes)
+    values: Array = rng.standard_normal(grid)
+    for axis, size in enumerate(sizes):
+        if size > _GRID:
+            values = _stretched(values, axis, size)
+    deviation = float(values.std()) if values.size > 1 else 0.0
+    return values / (deviation or 1.0) + _NOISE * rng.standard_normal(sizes)
+
+
+def _stretched(values: Array, axis: int, size: int) -> Array:
+    places = np.linspace(0, values.shape[axis] - 1, size)
+    below = np.minimum(places.astype(int), values.shape[axis] - 2)
+    share = (places - below).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+    stretched: Array = values.take(below, axis) * (1 - share) + values.take(below + 1, axis) * share
+    return stretched

@@ -1,0 +1,213 @@
+"""Measures what each codec makes of each cut: coded bytes, time to encode and decode, and what the answers lose.
+
+Exactly as on the wire: the codec's own nodes run in onnxruntime, then a packet is encoded and decoded. The samples go
+through the model block by block, so that the tensors of one cut alone are in memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from onnx import ModelProto, ValueInfoProto, helper
+
+from splitbus_gateway.agreement import agreement, relative_error
+from splitbus_gateway.graph import Cut, ModelGraph, TensorSpec, extract, open_slice, wire_tensors
+from splitbus_gateway.graph.codec_nodes import Nodes, decode, encode
+from splitbus_gateway.graph.tensors import ONNX_DTYPES
+from splitbus_gateway.records import CodedSize
+from splitbus_gateway.samples import Feed
+from splitbus_runtime.engine import Array, Session, open_session
+from splitbus_schemas import packet
+from splitbus_schemas.codecs import CODECS, Codec
+from splitbus_schemas.packet_types import FrameId, Hop, Job, Packet, Result
+
+Progress: TypeAlias = Callable[[int, int, str], None]
+"""Steps done, steps in all, and what is being done."""
+
+_CODEC_OPSET = 13  # for models that use no default operator
+_ID = "0" * 16
+_HASH = "0" * 64
+_FRAME = FrameId(_ID, _ID, 10**6)
+_TOPIC = f"splitbus/v1/home/reply/{_ID}/{_ID}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model's figures on this machine, on one thread. `sizes` has one entry for each cut and codec."""
+
+    whole_ms: float
+    answer_bytes: int
+    sizes: tuple[CodedSize, ...]
+
+
+def silent(_done: int, _total: int, _what: str) -> None:
+    """No progress shown."""
+
+
+def measure(
+    graph: ModelGraph,
+    cuts: Sequence[Cut],
+    samples: Sequence[Feed],
+    *,
+    codecs: Sequence[str] = tuple(CODECS),
+    progress: Progress = silent,
+) -> Measured:
+    """Measure every codec at every cut on the samples. Raises ModelError when the model cannot be run on them."""
+    total = len(cuts) + 1
+    progress(0, total, "running the whole model")
+    answers, whole_ms = _run_whole(graph, samples)
+    sizes: list[CodedSize] = []
+    for done, here in enumerate(_walk(graph, cuts, samples), start=1):
+        progress(done, total, f"cut {here.cut.index}")
+        sizes += _measure_cut(graph, here, answers, codecs)
+    progress(total, total, "measured")
+    size = int(np.median([len(packet.encode(_result(answer))) for answer in answers]))
+    return Measured(whole_ms, size, tuple(sizes))
+
+
+def _run_whole(graph: ModelGraph, samples: Sequence[Feed]) -> tuple[list[dict[str, Array]], float]:
+    session = open_session(graph.path, threads=1)
+    session.run(samples[0], graph.outputs)
+    answers, times = [], []
+    for feed in samples:
+        started = time.perf_counter()
+        found = session.run(feed, graph.outputs)
+        times.append(time.perf_counter() - started)
+        answers.append(dict(zip(graph.outputs, found, strict=True)))
+    return answers, float(np.median(times)) * 1e3
+
+
+@dataclass(frozen=True)
+class _Here:
+    """The samples as they cross a cut: `values` by tensor name, and the answers that are `done` before it."""
+
+    cut: Cut
+    values: list[dict[str, Array]]
+    done: list[dict[str, Array]]
+
+
+def _walk(graph: ModelGraph, cuts: Sequence[Cut], samples: Sequence[Feed]) -> Iterator[_Here]:
+    before = 0
+    values = [dict(feed) for feed in samples]
+    done: list[dict[str, Array]] = [{} for _ in samples]
+    for cut in cuts:
+        if cut.index > before:
+            block = extract(graph, before, cut.index)
+            session = open_slice(block, threads=1)
+            found = [_named(session, feed) for feed in values]
+            done = [old | {n: new[n] for n in block.finished} for old, new in zip(done, found, strict=True)]
+            values = found
+            before = cut.index
+        names = [tensor.name for tensor in cut.tensors]
+        values = [{name: value[name] for name in names} for value in values]
+        yield _Here(cut, values, done)
+
+
+def _named(session: Session, values: Mapping[str, Array]) -> dict[str, Array]:
+    names = [info.name for info in session.outputs]
+    return dict(zip(names, session.run({info.name: values[info.name] for info in session.inputs}), strict=True))
+
+
+def _measure_cut(
+    graph: ModelGraph, here: _Here, answers: Sequence[Mapping[str, Array]], codecs: Sequence[str]
+) -> list[CodedSize]:
+    rest = extract(graph, here.cut.index, graph.steps)
+    tail = open_slice(rest, threads=1)
+    sizes = []
+    for name in codecs:
+        codec = CODECS[name]
+        crossed = _cross(graph, here, codec)
+        kept, error = 1.0, 0.0
+        if not codec.lossless:
+            found = [_named(tail, values) for values in crossed.decoded]
+            kept = min(agreement([a[n] for a in answers], [f[n] for f in found]) for n in rest.finished)
+            errors = [relative_error(a[n], f[n]) for a, f in zip(answers, found, strict=True) for n in rest.finished]
+            error = float(np.max(errors))
+        sizes.append(
+            CodedSize(
+                cut=here.cut.index,
+                codec=name,
+                p50_bytes=round(float(np.median(crossed.sizes))),
+                p90_bytes=round(float(np.quantile(crossed.sizes, 0.9))),
+                encode_ms=round(float(np.median(crossed.encode_s)) * 1e3, 4),
+                decode_ms=round(float(np.median(crossed.decode_s)) * 1e3, 4),
+                agreement=round(kept, 4),
+                error=round(error, 6) if np.isfinite(error) else None,
+            )
+        )
+    return sizes
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    """One codec at one cut, an entry for each sample."""
+
+    sizes: list[int]
+    encode_s: list[float]
+    decode_s: list[float]
+    decoded: list[dict[str, Array]]
+
+
+def _cross(graph: ModelGraph, here: _Here, codec: Codec) -> _Crossed:
+    """Encode and decode the tensors of every sample, once more for the first, which pays for memory."""
+    kind = codec.nodes or "raw"
+    coded = [tensor for tensor in here.cut.tensors if wire_tensors(tensor, kind) != (tensor,)]
+    head = _coder(graph, coded, kind, encode) if coded else None
+    tail = _coder(graph, coded, kind, decode) if coded else None
+    plain = {tensor.name for tensor in here.cut.tensors}.difference(tensor.name for tensor in coded)
+    crossed = _Crossed([], [], [], [])
+    for values, done in zip([here.values[0], *here.values], [here.done[0], *here.done], strict=True):
+        started = time.perf_counter()
+        sent = {name: values[name] for name in plain} | (_named(head, values) if head else {})
+        data = packet.encode(_job(sent, done, codec.coding))
+        between = time.perf_counter()
+        came = _arrays(packet.decode(data))
+        decoded = {name: came[name] for name in plain} | (_named(tail, came) if tail else {})
+        ended = time.perf_counter()
+        crossed.sizes.append(len(data))
+        crossed.encode_s.append(between - started)
+        crossed.decode_s.append(ended - between)
+        crossed.decoded.append(decoded)
+    return _Crossed(crossed.sizes[1:], crossed.encode_s[1:], crossed.decode_s[1:], crossed.decoded[1:])
+
+
+def _coder(
+    graph: ModelGraph, tensors: Sequence[TensorSpec], codec: str, write: Callable[[TensorSpec, str, int], Nodes]
+) -> Session:
+    """A session of a codec's nodes alone, which encode or decode the tensors."""
+    opset = graph.opset or _CODEC_OPSET
+    wires = [wire for tensor in tensors for wire in wire_tensors(tensor, codec)]
+    inputs, outputs = (tensors, wires) if write is encode else (wires, tensors)
+    model = ModelProto(ir_version=graph.proto.ir_version, producer_name="splitbus")
+    model.opset_import.add(domain="", version=opset)
+    model.graph.name = "codec"
+    for tensor in tensors:
+        nodes = write(tensor, codec, opset)
+        model.graph.node.extend(nodes.nodes)
+        model.graph.initializer.extend(nodes.constants)
+    model.graph.input.extend(map(_value, inputs))
+    model.graph.output.extend(map(_value, outputs))
+    return open_session(model.SerializeToString(), threads=1, what=f"codec {codec}")
+
+
+def _value(spec: TensorSpec) -> ValueInfoProto:
+    return helper.make_tensor_value_info(spec.name, ONNX_DTYPES[spec.dtype], spec.shape)
+
+
+def _job(values: Mapping[str, Array], done: Mapping[str, Array], coding: str) -> Job:
+    tensors = [packet.pack_tensor(name, array, coding, final=name in done) for name, array in values.items()]
+    tensors += [packet.pack_tensor(n, array, coding, final=True) for n, array in done.items() if n not in values]
+    return Job(_FRAME, _HASH, _ID, 1, 0, 10**5, _TOPIC, (Hop(_ID, _HASH, "zstd"),), tuple(tensors))
+
+
+def _result(answer: Mapping[str, Array]) -> Result:
+    tensors = tuple(packet.pack_tensor(name, array, "raw", final=True) for name, array in answer.items())
+    return Result(_FRAME, _ID, 1, 0, tensors)
+
+
+def _arrays(job: Packet) -> dict[str, Array]:
+    return {tensor.name: packet.unpack_tensor(tensor) for tensor in job.tensors} if isinstance(job, Job) else {}
