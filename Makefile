@@ -6,6 +6,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# ONNX Runtime would keep usage statistics in the home folder.
+export ORT_DISABLE_TELEMETRY := 1
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
 

@@ -6,7 +6,6 @@ what else the machine does falls on both or on neither.
 
 from __future__ import annotations
 
-import math
 import sys
 import tempfile
 import time
@@ -63,8 +62,7 @@ def _models(folder: Path | None, scratch: Path) -> list[Path]:
 
 def _measure(graph: ModelGraph, seconds: float) -> list[Figure]:
     name = graph.path.stem
-    # All of them, also those that carry more than the input: the tax is on computing, whatever the link.
-    cuts = useful_cuts(graph, ratio=math.inf)
+    cuts = useful_cuts(graph)
     if cuts.reason:
         print(cuts.reason)
         return []
@@ -75,8 +73,8 @@ def _measure(graph: ModelGraph, seconds: float) -> list[Figure]:
     median = float(np.median([tax.ratio for tax in taxes]))
     checks = verify(graph, cuts=[cut.index for cut in cuts.cuts], threads=1)
     furthest = max(checks, key=lambda check: check.max_rel)
-    at = f"at cut {worst.index}: {worst.parts:.3f} ms for {worst.whole:.3f} ms; median over {len(taxes)} cuts {median:.3f}"
-    absolute = f"at cut {furthest.index}, {furthest.max_abs:.2g} absolute"
+    at = f"cut {worst.index}: {worst.parts:.3f} for {worst.whole:.3f} ms; median of {len(taxes)} cuts {median:.3f}"
+    absolute = f"cut {furthest.index}, {furthest.max_abs:.2g} absolute"
     return [
         Figure(f"slicing.tax_ratio.{name}", worst.ratio, "ratio", at),
         Figure(f"slicing.worst_difference.{name}", furthest.max_rel, "relative", absolute),

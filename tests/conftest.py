@@ -11,19 +11,13 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from tests.brokers import (
-    NO_BROKER,
-    Broker,
-    BrokerFactory,
-    ServerTls,
-    Setup,
-    broker_kind,
-    describe_broker,
-    run_broker,
-    simple_setup,
-)
+from tests.broker_setup import ServerTls, Setup, simple_setup
+from tests.brokers import NO_BROKER, Broker, BrokerFactory, broker_kind, describe_broker, run_broker
 
 LEAK_GRACE_SECONDS = 3.0
+
+# Before any test imports onnxruntime, which would keep usage statistics in the home folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 hypothesis.settings.register_profile(
     "local",

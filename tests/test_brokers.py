@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.brokers import Broker, BrokerFactory, Place, Setup, answers_connect, production_settings, run_as
+from tests.broker_setup import Place, Setup, production_settings, run_as
+from tests.brokers import Broker, BrokerFactory, answers_connect
 
 pytestmark = pytest.mark.broker
 

@@ -40,9 +40,9 @@ def _option(flag: str, text: str, metavar: str) -> Any:
 
 _OPTIONS: Final[dict[str, Any]] = {
     "broker": Annotated[
-        str | None, _option("--broker", "mqtt://host[:port], or mqtts:// for TLS [default: mqtt://localhost]", "URL")
+        str | None, _option("--broker", "mqtt://host[:port], or mqtts:// for TLS (default: mqtt://localhost)", "URL")
     ],
-    "site": Annotated[str | None, _option("--site", "Part of the topic tree [default: home]", "NAME")],
+    "site": Annotated[str | None, _option("--site", "Part of the topic tree (default: home)", "NAME")],
     "username": Annotated[str | None, _option("--username", "User name at the broker.", "NAME")],
     "password_file": Annotated[
         Path | None, _option("--password-file", "File whose first line is the password.", "FILE")

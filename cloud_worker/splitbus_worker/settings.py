@@ -19,18 +19,26 @@ from splitbus_schemas.limits import MAX_ID_BYTES
 class WorkerConfig(Settings):
     """One worker."""
 
-    site: str = Field("home", description="The site whose topics it works under.")
-    node: str = Field("", description="Its id on the bus; host name and tier when empty.")
-    tier: Literal["edge", "cloud"] = Field("edge", description="Where it stands: `edge` or `cloud`.")
+    site: str = Field(default="home", description="The site whose topics it works under.")
+    node: str = Field(default="", description="Its id on the bus; host name and tier when empty.")
+    tier: Literal["edge", "cloud"] = Field(default="edge", description="Where it stands: `edge` or `cloud`.")
     broker: BrokerSettings = Field(default_factory=BrokerSettings, description="How to reach the broker.")
-    state_dir: Path | None = Field(None, description="Folder of the slices on disk; the user's cache when absent.")
-    disk_mb: int = Field(8192, ge=64, description="What those may take; the least recently used ones give way.")
-    memory_mb: int = Field(1024, ge=16, description="What warm sessions may take; the least recently used are closed.")
-    concurrency: int = Field(1, ge=1, le=64, description="Frames that run at once.")
-    threads: int = Field(0, ge=0, le=1024, description="Threads for one frame; 0 leaves it to onnxruntime.")
-    queue: int = Field(16, ge=1, le=1024, description="Frames that may wait, of all devices together.")
-    queue_per_device: int = Field(4, ge=1, le=1024, description="Of one device; then its newest replaces its oldest.")
-    slowdown: float = Field(1.0, ge=1, le=1000, description="Emulates a machine so many times slower; for trials.")
+    state_dir: Path | None = Field(
+        default=None, description="Folder of the slices on disk; the user's cache when absent."
+    )
+    disk_mb: int = Field(default=8192, ge=64, description="What those may take; the least recently used ones give way.")
+    memory_mb: int = Field(
+        default=1024, ge=16, description="What warm sessions may take; the least recently used are closed."
+    )
+    concurrency: int = Field(default=1, ge=1, le=64, description="Frames that run at once.")
+    threads: int = Field(default=0, ge=0, le=1024, description="Threads for one frame; 0 leaves it to onnxruntime.")
+    queue: int = Field(default=16, ge=1, le=1024, description="Frames that may wait, of all devices together.")
+    queue_per_device: int = Field(
+        default=4, ge=1, le=1024, description="Of one device; then its newest replaces its oldest."
+    )
+    slowdown: float = Field(
+        default=1.0, ge=1, le=1000, description="Emulates a machine so many times slower; for trials."
+    )
 
     @field_validator("site", "node")
     @classmethod

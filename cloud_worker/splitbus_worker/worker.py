@@ -228,11 +228,9 @@ class Worker:
 
     def _forward(self, job: Job, *, train: bool) -> int:
         topic = JOB.at(self.config.site, node=job.route[0].node, device=job.frame.device)
-        facts = (
-            ("plan", job.plan),
-            ("epoch", str(job.epoch)),
-            ("model", model_key(job.model)),
-            ("coding", job.route[0].coding),
+        facts = (  # few: reading one costs the receiver 40 us
+            ("plan", f"{job.plan}/{job.epoch}"),
+            ("model", f"{model_key(job.model)}/{job.route[0].coding}"),
             ("frame", f"{job.frame.boot}/{job.frame.seq}"),
         )
         expiry_s = math.ceil(job.budget_us / 1e6) + 1 if job.budget_us else None

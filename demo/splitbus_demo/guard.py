@@ -44,16 +44,16 @@ def stop(guard: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    threading.Thread(target=_exit_with, args=(program,), daemon=True).start()
-    try:
-        sys.stdin.buffer.read()
-    finally:
-        _end(program)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=_end, args=(program,)).start())
+    threading.Thread(target=_end_with_input, args=(program,), daemon=True).start()
+    code = program.wait()
+    sys.exit(code if code >= 0 else 128 - code)  # as a shell says that a signal ended it
 
 
-def _exit_with(program: subprocess.Popen[bytes]) -> None:
-    os._exit(program.wait())
+def _end_with_input(program: subprocess.Popen[bytes]) -> None:
+    while os.read(0, 4096):  # not sys.stdin, whose lock would be held when the interpreter ends
+        pass
+    _end(program)
 
 
 def _end(program: subprocess.Popen[bytes]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitbus_demo.pictures import PictureStream, Pixels
+from splitbus_schemas.errors import ModelError
 
 Array = NDArray[Any]
 Shape = Sequence[int | str | None]
@@ -42,14 +43,22 @@ class ImageLayout:
 
 
 class InputSource:
-    """Arrays for one model input, by frame index; the same for the same seed."""
+    """Arrays for one model input, by frame index; the same for the same seed.
+
+    `dtype` is numpy's name; raises ModelError where it is empty or none of numbers or booleans.
+    """
 
     def __init__(self, shape: Shape, dtype: str, *, seed: int = 0) -> None:
+        if not dtype or np.dtype(dtype).kind not in "fiub":
+            raise ModelError(
+                f"the demo cannot make up an input of type {dtype or 'unknown to numpy'}: "
+                "give it a model whose inputs are numbers or booleans"
+            )
         self._dtype = np.dtype(dtype)
         self._layout = image_layout(shape)
         self._shape = tuple(axis if isinstance(axis, int) else FREE_AXIS for axis in shape)
         self._stream = PictureStream(seed)
-        self._rng_seed = seed
+        self._seed = seed
 
     @property
     def shows_pictures(self) -> bool:
@@ -59,7 +68,7 @@ class InputSource:
     def array(self, index: int) -> Array:
         """The input at frame `index`: contiguous, with symbolic axes filled in."""
         if self._layout is None:
-            return noise(self._shape, self._dtype, index, seed=self._rng_seed)
+            return noise(self._shape, self._dtype, index, seed=self._seed)
         frame = self._stream.frame(index, height=self._layout.height, width=self._layout.width)
         return as_input(frame, self._layout, self._dtype)
 

@@ -32,7 +32,11 @@ class RelayProcess:
             text=True,
             start_new_session=True,  # Ctrl-C is for the demo, which ends its processes in order
         )
-        self._port = int(self._answer()["port"])
+        try:
+            self._port = int(self._answer()["port"])
+        except SplitbusError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

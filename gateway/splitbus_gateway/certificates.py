@@ -192,7 +192,7 @@ def _parse(path: Path, load: Callable[[bytes], _T]) -> _T:
     try:
         return load(path.read_bytes())
     except FileNotFoundError:
-        raise ConfigError(f"{path} is missing: make an authority with `splitbus certs`, or name its folder") from None
+        raise ConfigError(f"{path} is missing: make it with `splitbus certs authority`, or name its folder") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: the key is encrypted

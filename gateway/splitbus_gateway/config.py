@@ -45,9 +45,12 @@ class PlannerSettings(Settings):
     @field_validator("codecs")
     @classmethod
     def _codecs_are_known(cls, codecs: tuple[str, ...]) -> tuple[str, ...]:
+        known = ", ".join(CODECS)
+        if not codecs:
+            raise ValueError(f"name at least one of {known}")
         unknown = [codec for codec in codecs if codec not in CODECS]
-        if unknown or not codecs:
-            raise ValueError(f"{unknown[0]} is no codec: " * bool(unknown) + f"use some of {', '.join(CODECS)}")
+        if unknown:
+            raise ValueError(f"{unknown[0]} is no codec: use some of {known}")
         return codecs
 
     @model_validator(mode="after")

@@ -32,6 +32,9 @@ SETTLE_S: Final = 0.5
 _QUIET: Final = {topics.STATS.name, topics.STREAM.name, topics.PLAN.name}
 """These come every second, or from us, and wait for the tick."""
 
+_URGENT: Final = {topics.SLICES.name, topics.STATUS.name}
+"""Somebody got ready, or was lost: these come alone and wait for nothing."""
+
 
 class Catalogue(Slicer, Protocol):
     """The registered models and their slices."""
@@ -63,6 +66,7 @@ class Controller:
         self._streams: dict[StreamKey, Stream] = {}
         self._unknown: set[StreamKey] = set()
         self._sent: dict[str, bytes] = {}
+        self._orders: dict[str, m.NodeWork] = {}
         self._due = now + settle_s
         self._asleep_until = self._due
 
@@ -76,6 +80,13 @@ class Controller:
         """The running plans."""
         return {key: stream.running for key, stream in self._streams.items() if stream.running}
 
+    @property
+    def ordered(self) -> set[str]:
+        """All slices that nodes are to hold or to time."""
+        orders = list(self._orders.values())
+        timed = {block for work in orders for request in work.profiles for block in (*request.blocks, request.whole)}
+        return timed.union(*(work.slices for work in orders))
+
     def handle(self, delivery: Delivery, now: float) -> None:
         """Take a message from the bus; what breaks the contract is counted and told, and changes nothing."""
         try:
@@ -85,11 +96,11 @@ class Controller:
             self.alerts("bad_messages", str(error), delivery.topic)
         else:
             if kind.name not in _QUIET:
-                self.touch(now)
+                self.touch(now, 0.0 if kind.name in _URGENT else DEBOUNCE_S)
 
-    def touch(self, now: float) -> None:
+    def touch(self, now: float, patience_s: float = DEBOUNCE_S) -> None:
         """Something changed: step soon."""
-        self._due = max(self._asleep_until, min(self._due, now + DEBOUNCE_S))
+        self._due = max(self._asleep_until, min(self._due, now + patience_s))
 
     def due_in(self, now: float) -> float:
         """Seconds until `step` has something to do."""
@@ -169,6 +180,7 @@ class Controller:
             if view.tier == "gateway" or view.tier is None:
                 continue
             work = m.NodeWork(slices=sorted(slices.get(name, ())), profiles=self._profiles_wanted(view))
+            self._orders[name] = work
             self._send(topics.WORK, work, node=name)
 
     def _profiles_wanted(self, view: NodeView) -> list[m.ProfileRequest]:

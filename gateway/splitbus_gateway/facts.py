@@ -37,8 +37,8 @@ class ModelFacts:
 
     @property
     def block_ends(self) -> tuple[int, ...]:
-        """The cuts at which a profile's blocks end."""
-        return self.codings.cuts[1:]
+        """The cuts at which a profile's blocks end; one block for a model that cannot even be cut at its input."""
+        return self.codings.cuts[1:] or self.codings.cuts
 
 
 def build_problem(
@@ -60,7 +60,7 @@ def build_problem(
     pairs = [*product([device], names), *((a, b) for a, b in product(names, names) if a != b)]
     return Problem(
         codings=replace(model.codings, coded_bytes=_corrected(model.codings, stream)),
-        reference_ms=model.reference_ms,
+        reference_ms=max(model.reference_ms, 1e-6),
         answer_bytes=model.answer_bytes,
         device=replace(_node_facts(own, model, StreamView()), node=device, tier="device", wait_ms=0.0),
         workers=tuple(workers),
@@ -94,7 +94,7 @@ def elapsed_ms(profile: m.NodeProfile | None, model: ModelFacts) -> Floats | Non
     """Time from the input to each cut; None without a profile in the model's own blocks."""
     if profile is None or profile.model != model.model or tuple(profile.cuts) != model.block_ends:
         return None
-    return np.cumsum([0.0, *profile.block_ms])
+    return np.cumsum([0.0, *profile.block_ms])[-len(model.codings.cuts) :]
 
 
 def wait_ms(view: NodeView, service_ms: float, own: float) -> float:

@@ -27,7 +27,7 @@ def price(problem: Problem, split: Split) -> Priced:
     """The predicted steps of `split`. Raises UnsatisfiableError with the reason when it cannot be run or priced."""
     nodes = [node_facts(problem, node) for node in split.nodes]
     rows = [_row(problem, cut) for cut in split.cuts]
-    bounds = [0, *(row for row, _ in rows), len(problem.codings.cuts) - 1]
+    bounds = [None, *(row for row, _ in rows), len(problem.codings.cuts) - 1]
     steps, noise = [_run(nodes[0], bounds[0], bounds[1])], 0.0
     for hop, (sender, receiver) in enumerate(pairwise(nodes)):
         cell, link = rows[hop], measured_link(problem, sender.node, receiver.node)
@@ -118,9 +118,10 @@ def _answer(problem: Problem, link: LinkFacts, split: Split) -> Step:
     return _link_step(split.nodes[-1], split.nodes[0], ms, problem.answer_bytes)
 
 
-def _run(facts: NodeFacts, begin: int, end: int) -> Step:
-    times = elapsed(facts)
-    return _step("run", facts.node, max(0.0, float(times[end] - times[begin])))
+def _run(facts: NodeFacts, begin: int | None, end: int | None) -> Step:
+    """From one row to another; None is where the frame comes in, which need not be a row of a model without cuts."""
+    begin_ms, end_ms = (0.0 if row is None else float(elapsed(facts)[row]) for row in (begin, end))
+    return _step("run", facts.node, max(0.0, end_ms - begin_ms))
 
 
 def _step(what: str, where: str, ms: float) -> Step:

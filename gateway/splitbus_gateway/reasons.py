@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from splitbus_gateway.planner import Choice
 from splitbus_gateway.pricing import Priced, price
 from splitbus_gateway.problem import Problem, Split
@@ -47,10 +49,24 @@ def _cause(then: Problem | None, now: Problem, current: Split, best: Split) -> s
         return "measured since the gateway started"
     moved = [change for split in (current, best) for change in _moved_steps(then, now, split)]
     if not moved:
-        came = sorted({node for node in best.nodes if then.facts(node) is None})
-        return f"{' and '.join(came)} joined" if came else "another way is faster"
+        return _arrival(then, now, best)
     before, after = max(moved, key=lambda pair: abs(pair[1].ms - pair[0].ms))
     return _sentence(then, now, before, after)
+
+
+def _arrival(then: Problem, now: Problem, best: Split) -> str:
+    """What `best` needs and was not known then."""
+    came = [node for node in best.nodes if then.facts(node) is None]
+    if came:
+        return f"{' and '.join(came)} joined"
+    profiled = [node for node in best.nodes if (facts := then.facts(node)) and facts.elapsed_ms is None]
+    if profiled:
+        return f"{' and '.join(profiled)} measured the model"
+    hops = {*pairwise(best.nodes), (best.nodes[0], best.nodes[-1])}
+    measured = [hop for hop in sorted(hops) if hop in now.links and hop not in then.links]
+    if measured:
+        return f"link {' and '.join('>'.join(hop) for hop in measured)} is measured now"
+    return "another way is faster"
 
 
 def _moved_steps(then: Problem, now: Problem, split: Split) -> list[tuple[Step, Step]]:

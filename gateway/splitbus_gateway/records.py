@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -10,7 +11,7 @@ from pydantic import Field
 from splitbus_gateway.facts import ModelFacts
 from splitbus_gateway.problem import Codings
 from splitbus_schemas.codecs import CODECS
-from splitbus_schemas.messages import Count, Fraction, Message, Milliseconds, ModelCard, Part, TensorSpec, WeightRef
+from splitbus_schemas.messages import Count, Fraction, Milliseconds, ModelCard, Part, Sha256, TensorSpec, WeightRef
 
 
 class CodedSize(Part):
@@ -37,14 +38,17 @@ class CutRecord(Part):
     after: str = Field(description="The node before the cut.")
 
 
-class ModelRecord(Message):
+class ModelRecord(Part):
     """A registered model: one file models/<name>.json in the gateway's state folder."""
 
+    format: Literal[1] = Field(default=1, description="Of this file.")
     card: ModelCard
     source: str = Field(description="The file that it was added from.")
     added: str = Field(description="When, ISO 8601.")
     samples: str = Field(description="What it was measured on; `synthetic` for random inputs.")
     sample_count: Count
+    samples_sha256: Sha256 = Field(description="Of their names and bytes: the same samples are not measured again.")
+    shapes: dict[str, list[Count]] = Field(description="The input shapes that everything was measured for.")
     steps: Count = Field(description="Index of the last cut, the model's end.")
     cuts: list[CutRecord]
     weights: list[WeightRef]

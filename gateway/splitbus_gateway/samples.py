@@ -18,18 +18,44 @@ _GRID: Final = 8  # a picture's large forms: so many random values along each si
 _NOISE: Final = 0.05
 
 
-def read_samples(source: Path | Sequence[Array | Feed], inputs: Sequence[TensorSpec], limit: int) -> list[Feed]:
-    """At most `limit` feeds, evenly chosen, from an .npz or .npy file, or from arrays or feeds.
+Given: TypeAlias = Path | Sequence[Array | Feed]
+"""An .npz or .npy file, or arrays or feeds; an array may hold one input, or many along its first axis."""
 
-    An array may hold one input or many along a first axis. Raises ModelError for one that does not fit the model.
+
+def read_samples(source: Given, inputs: Sequence[TensorSpec], limit: int) -> list[Feed]:
+    """The feeds given: at most `limit`, evenly chosen, of those in a file.
+
+    Raises ModelError for one that does not fit the model.
     """
-    what = str(source) if isinstance(source, Path) else "the samples"
-    given = _read(source, inputs, what) if isinstance(source, Path) else source
-    feeds = [feed for entry in given for feed in _feeds(entry, inputs, what)]
+    feeds = [feed for entry in _entries(source, inputs) for feed in _feeds(entry, inputs, _what(source))]
     if not feeds:
-        raise ModelError(f"{what} hold no input: give at least one")
+        raise ModelError(f"{_what(source)} hold no input: give at least one")
+    if not isinstance(source, Path):
+        return feeds
     chosen = np.linspace(0, len(feeds) - 1, min(limit, len(feeds))).round().astype(int)
     return [feeds[index] for index in chosen]
+
+
+def sample_shapes(source: Given, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, ...]]:
+    """The shapes that the samples give inputs of symbolic size; one at a time where the first axis is symbolic."""
+    entries = _entries(source, inputs)
+    shapes = {}
+    for spec in inputs:
+        rank = len(spec.shape)
+        if entries and rank > 1 and any(not isinstance(dim, int) for dim in spec.shape[1:]):
+            entry = entries[0]
+            array = np.asarray(entry[spec.name] if isinstance(entry, Mapping) and spec.name in entry else entry)
+            if array.ndim in (rank, rank + 1):
+                shapes[spec.name] = (spec.sizes[0], *array.shape[1 - rank :])
+    return shapes
+
+
+def _entries(source: Given, inputs: Sequence[TensorSpec]) -> Sequence[Array | Feed]:
+    return _read(source, inputs, str(source)) if isinstance(source, Path) else source
+
+
+def _what(source: Given) -> str:
+    return str(source) if isinstance(source, Path) else "the samples"
 
 
 def synthetic_samples(inputs: Sequence[TensorSpec], count: int) -> list[Feed]:

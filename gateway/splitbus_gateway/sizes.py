@@ -25,8 +25,8 @@ from splitbus_schemas import packet
 from splitbus_schemas.codecs import CODECS, Codec
 from splitbus_schemas.packet_types import FrameId, Hop, Job, Packet, Result
 
-Progress: TypeAlias = Callable[[int, int, str], None]
-"""Steps done, steps in all, and what is being done."""
+Progress: TypeAlias = Callable[[int, int], None]
+"""Cuts done, and cuts in all."""
 
 _CODEC_OPSET = 13  # for models that use no default operator
 _ID = "0" * 16
@@ -44,7 +44,7 @@ class Measured:
     sizes: tuple[CodedSize, ...]
 
 
-def silent(_done: int, _total: int, _what: str) -> None:
+def silent(_done: int, _total: int) -> None:
     """No progress shown."""
 
 
@@ -57,14 +57,12 @@ def measure(
     progress: Progress = silent,
 ) -> Measured:
     """Measure every codec at every cut on the samples. Raises ModelError when the model cannot be run on them."""
-    total = len(cuts) + 1
-    progress(0, total, "running the whole model")
+    progress(0, len(cuts))
     answers, whole_ms = _run_whole(graph, samples)
     sizes: list[CodedSize] = []
     for done, here in enumerate(_walk(graph, cuts, samples), start=1):
-        progress(done, total, f"cut {here.cut.index}")
         sizes += _measure_cut(graph, here, answers, codecs)
-    progress(total, total, "measured")
+        progress(done, len(cuts))
     size = int(np.median([len(packet.encode(_result(answer))) for answer in answers]))
     return Measured(whole_ms, size, tuple(sizes))
 

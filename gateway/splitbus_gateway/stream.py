@@ -279,7 +279,9 @@ class Stream:
         split = split_of(published)
         if before is None or before.split != split:
             turns = min(self._history.turns + 1, _MAX_TURNS) if split == self._previous else 0
-            self._history = History(facts.now, published.predicted_ms, turns)
+            # The first plan is no change: what is measured in the next second may well be better.
+            since = facts.now if before else float("-inf")
+            self._history = History(since, published.predicted_ms, turns)
             self._previous = before.split if before else None
         return published
 

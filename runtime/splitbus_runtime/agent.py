@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import importlib.metadata
 import logging
@@ -10,7 +11,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -128,6 +129,16 @@ class Agent:
         self._subscribe(WORK.at(self.site, node=self.node), self._on_work)
         self._subscribe(PEERS.at(self.site, node=self.node), self._on_peers)
         self.control.subscribe(ECHO.at(self.site, node=self.node), self._on_echo)
+        self.data.watch(self._tell_caps)
+        self.tell_slices()
+        self.tell_status("ready")
+        for thread in self._threads:
+            thread.start()
+
+    def _tell_caps(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
+        """Again at every connect, which may be to a broker with another limit."""
+        if not connected:
+            return
         caps = NodeCaps(
             node=self.node,
             boot=self.boot,
@@ -139,10 +150,6 @@ class Agent:
             max_packet_bytes=self.data.max_packet_bytes,
         )
         self.control.publish(CAPS.at(self.site, node=self.node), caps.to_json(), qos=1, retain=True)
-        self.tell_slices()
-        self.tell_status("ready")
-        for thread in self._threads:
-            thread.start()
 
     def stop(self, reason: str = "stopped") -> None:
         """Say goodbye and end the threads; the connections are the caller's."""
@@ -230,13 +237,23 @@ class Agent:
         next_stats = 0.0
         while not self._stopping.wait(TICK_SECONDS):
             now = time.monotonic()
-            self.links.tick(now)
-            if now >= next_stats:
-                next_stats = now + STATS_SECONDS
-                self._alerts_left = MAX_ALERTS_PER_SECOND
-                heartbeat = f"{self.boot} {int(now * 1e6)}".encode()
-                self.control.publish(ECHO.at(self.site, node=self.node), heartbeat)
-                self._tell_stats(now)
+            with self._guarded("the heartbeat"):
+                self.links.tick(now)
+                if now >= next_stats:
+                    next_stats = now + STATS_SECONDS
+                    self._alerts_left = MAX_ALERTS_PER_SECOND
+                    heartbeat = f"{self.boot} {int(now * 1e6)}".encode()
+                    self.control.publish(ECHO.at(self.site, node=self.node), heartbeat)
+                    self._tell_stats(now)
+
+    @contextlib.contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        """What goes wrong in here is logged and counted; the thread goes on."""
+        try:
+            yield
+        except Exception as error:
+            log.exception("%s failed", what)
+            self.alert("errors", f"{what} failed: {error}")
 
     def _tell_stats(self, now: float) -> None:
         load = self.load()
@@ -263,9 +280,11 @@ class Agent:
                 if newer is None:
                     return
                 work = newer
-            self._load(work)
-            for request in work.profiles:
-                self._profile(request)
+            with self._guarded("an order of the gateway"):
+                self._load(work)
+                for request in work.profiles:
+                    if self._orders.empty():  # a newer order's slices come before our profiles, and it repeats them
+                        self._profile(request)
 
     def _load(self, work: NodeWork) -> None:
         self._failed = {slice_id: why for slice_id, why in self._failed.items() if slice_id in work.slices}

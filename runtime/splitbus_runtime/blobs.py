@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import threading
 import time
-from typing import Final
+import weakref
+from typing import Final, TypeAlias
 
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import PacketPort, Parcel
@@ -24,6 +26,12 @@ STALL_SECONDS: Final = 3.0
 PATIENCE_SECONDS: Final = 60.0
 """No piece for so long: give up, keep what has come, and say so."""
 
+EMPTY: Final = hashlib.sha256(b"").hexdigest()
+"""The blob of no bytes, which a weight without elements has: nobody need send it."""
+
+Pieces: TypeAlias = queue.SimpleQueue[BlobPiece | None]
+"""What has come of a blob; None when the client closes."""
+
 
 class BlobClient:
     """Fetches blobs from the gateway into a store; `fetch` may be called from several threads."""
@@ -34,8 +42,8 @@ class BlobClient:
         self._data_topic = BLOB_DATA.at(site, node=node, boot=boot)
         self._store = store
         self._lock = threading.Lock()
-        self._waiting: dict[str, queue.SimpleQueue[BlobPiece]] = {}
-        self._turns: dict[str, threading.Lock] = {}
+        self._waiting: dict[str, Pieces] = {}
+        self._turns: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._closed = threading.Event()
         port.receive(self._data_topic, self._take)
 
@@ -44,20 +52,28 @@ class BlobClient:
         with self._lock:
             turn = self._turns.setdefault(sha256, threading.Lock())
         with turn:
-            if self._store.has(sha256):
-                return
-            pieces: queue.SimpleQueue[BlobPiece] = queue.SimpleQueue()
+            self._download(sha256, patience_s)
+
+    def _download(self, sha256: str, patience_s: float) -> None:
+        if sha256 == EMPTY:
+            self._store.put(b"")
+        if self._store.has(sha256):
+            return
+        pieces: Pieces = queue.SimpleQueue()
+        with self._lock:
+            self._waiting[sha256] = pieces
+        try:
+            _Download(self, sha256, pieces, patience_s).run()
+        finally:
             with self._lock:
-                self._waiting[sha256] = pieces
-            try:
-                _Download(self, sha256, pieces, patience_s).run()
-            finally:
-                with self._lock:
-                    del self._waiting[sha256]
+                del self._waiting[sha256]
 
     def close(self) -> None:
         """End downloads under way; they raise BlobError."""
         self._closed.set()
+        with self._lock:
+            for pieces in self._waiting.values():
+                pieces.put(None)
 
     @property
     def closed(self) -> bool:
@@ -86,9 +102,7 @@ class BlobClient:
 class _Download:
     """One blob on its way: what has come, what is asked for."""
 
-    def __init__(
-        self, client: BlobClient, sha256: str, pieces: queue.SimpleQueue[BlobPiece], patience_s: float
-    ) -> None:
+    def __init__(self, client: BlobClient, sha256: str, pieces: Pieces, patience_s: float) -> None:
         self._client = client
         self._sha256 = sha256
         self._pieces = pieces
@@ -116,15 +130,16 @@ class _Download:
                 self._early.clear()
                 self._ask_ahead()
                 continue
-            heard = time.monotonic()
-            self._add(piece)
+            if piece is not None:
+                heard = time.monotonic()
+                self._add(piece)
         self._client.store.finish(self._sha256)
 
     def _add(self, piece: BlobPiece) -> None:
         if piece.total == 0 or piece.total > MAX_BLOB_BYTES:
             raise BlobError(f"the gateway has no blob {self._sha256[:12]}: {piece.detail or 'no reason given'}")
         self._total = piece.total
-        if len(self._early) < 2 * AHEAD:
+        if piece.offset >= self._have and len(self._early) < 2 * AHEAD:
             self._early[piece.offset] = piece
         while (following := self._early.pop(self._have, None)) is not None and following.data:
             self._have = self._client.store.append(self._sha256, following.data, self._have)

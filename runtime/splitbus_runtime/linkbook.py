@@ -24,6 +24,9 @@ PROBE_LOST_SECONDS: Final = 4.0
 PROBE_BYTES: Final = 4 * TRAIN_MIN_BYTES
 """A train of 16 kB: 3 ms at 50 Mbit/s, 130 ms at 1 Mbit/s."""
 
+MAX_LINKS: Final = 256
+"""Peers with an estimate: a packet may name any node as the one it came from."""
+
 TELL_CHANGE: Final = 0.15
 """A report is published at once when an estimate moved by this fraction, else every TELL_SECONDS."""
 
@@ -86,8 +89,7 @@ class LinkBook:
     def tick(self, now: float) -> None:
         """Give up lost probes, probe idle links, publish what changed."""
         for probe_id, sent in list(self._probes.items()):
-            if now - sent.at > PROBE_LOST_SECONDS:
-                del self._probes[probe_id]
+            if now - sent.at > PROBE_LOST_SECONDS and self._probes.pop(probe_id, None) is not None:
                 self.note_outcome(sent.peer, lost=True)
         outstanding = {sent.peer for sent in list(self._probes.values())}
         for peer in sorted(self._peers - outstanding):
@@ -121,11 +123,12 @@ class LinkBook:
         probe = Probe(probe_id, self._node, self._reply_topic, TRAIN_MIN_BYTES, bytes(PROBE_BYTES))
         self._probes[probe_id] = _Sent(peer, now)
         if not self._port.send(JOB.at(self._site, node=peer, device=self._node), probe, train=True, expiry_s=5):
-            del self._probes[probe_id]
+            self._probes.pop(probe_id, None)
 
     def _set(self, peer: str, link: LinkEstimate) -> None:
         with self._lock:
-            self._links[peer] = link
+            if peer in self._links or len(self._links) < MAX_LINKS:
+                self._links[peer] = link
 
     def _tell(self, peer: str, now: float) -> None:
         report = self.link(peer).report(self._node, peer, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
@@ -117,7 +118,7 @@ def _trust(series: Series, now: float) -> float:
 
 
 def _with_rate(series: Series, size: int, seconds: float, now: float) -> Series:
-    if size <= 0 or seconds <= 0:
+    if size <= 0 or not 0 < seconds < math.inf:
         return series
     return series.add(min(size * 8 / seconds / 1e6, MAX_MBIT), now)
 

@@ -55,6 +55,9 @@ DEFAULT_MAX_PACKET: Final = 16 * 2**20
 MAX_INFLIGHT: Final = 20
 """Unacknowledged QoS 1 messages; Mosquitto's own default for the other direction."""
 
+MAX_ROUTES: Final = 1024
+"""Topics whose handlers are remembered."""
+
 PACKET_OVERHEAD: Final = 1024
 """Room in a packet for topic and properties."""
 
@@ -89,6 +92,8 @@ class MqttBus:
         self._watchers: list[Watcher] = []
         self._inbox: list[Delivery] = []
         self._awaiting_suback = -1
+        self._accepted = False
+        self._routes: dict[str, list[Handler]] = {}
         self._newly_ready = False
         self._max_inflight = MAX_INFLIGHT
         self._client: Client | None = None
@@ -151,7 +156,8 @@ class MqttBus:
         filters = [topics] if isinstance(topics, str) else list(topics)
         with self._lock:
             self._handlers.update(dict.fromkeys(filters, (handler, qos)))
-            if self._client is not None and self.connected:
+            self._routes.clear()
+            if self._client is not None and self._accepted:
                 self._client.subscribe([(topic, SubscribeOptions(qos=qos)) for topic in filters])
                 self._wake()
 
@@ -160,7 +166,8 @@ class MqttBus:
         with self._lock:
             for topic in filters:
                 self._handlers.pop(topic, None)
-            if self._client is not None and self.connected:
+            self._routes.clear()
+            if self._client is not None and self._accepted:
                 self._client.unsubscribe(filters)
                 self._wake()
 
@@ -284,23 +291,28 @@ class MqttBus:
             self._dispatch(delivery)
 
     def _dispatch(self, delivery: Delivery) -> None:
-        exact = self._handlers.get(delivery.topic)
-        handlers = (
-            [exact[0]]
-            if exact
-            else [handler for pattern, (handler, _) in list(self._handlers.items()) if matches(pattern, delivery.topic)]
-        )
-        for handler in handlers:
+        for handler in self._handlers_of(delivery.topic):
             try:
                 handler(delivery)
             except Exception:
                 self._count("handler_errors")
                 log.exception("a handler failed on %s (%d bytes)", delivery.topic, len(delivery.payload))
 
+    def _handlers_of(self, topic: str) -> list[Handler]:
+        with self._lock:
+            found = self._routes.get(topic)
+            if found is None:
+                if len(self._routes) >= MAX_ROUTES:
+                    self._routes.clear()
+                found = [handler for pattern, (handler, _) in self._handlers.items() if matches(pattern, topic)]
+                self._routes[topic] = found
+            return found
+
     def _lost(self) -> None:
         with self._lock:
             was = self.connected
             self._connected.clear()
+            self._accepted = False
             self._client = None
             self._inbox = []
             self._queued_bytes = 0
@@ -326,6 +338,7 @@ class MqttBus:
             self._max_inflight = properties.ReceiveMaximum  # paho takes it only before CONNECT: come again
             client.disconnect()
             return
+        self._accepted = True
         wanted = [(topic, SubscribeOptions(qos=qos)) for topic, (_, qos) in self._handlers.items()]
         if not wanted:
             self._ready(client)
@@ -344,6 +357,10 @@ class MqttBus:
         self._connected.set()
         self.problem = ""
         for topic, (payload, qos, user) in list(self._retained.items()):
+            if len(payload) > self.max_packet_bytes:  # kept before this broker named its limit; it would cut us off
+                self._count("too_large")
+                log.warning("message to %s has %d bytes, the broker takes %d", topic, len(payload), self._max_packet)
+                continue
             client.publish(topic, payload, qos, retain=True, properties=_properties(user, None))
             if not payload:
                 del self._retained[topic]
@@ -352,7 +369,8 @@ class MqttBus:
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if not self._closing.is_set() and not self.problem:
-            self.problem = f"connection lost: {reason}"
+            self.problem = f"connection lost: {reason}{_REMEDIES.get(str(reason), '')}"
+            log.warning("broker at %s:%d: %s", self.host, self.port, self.problem)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         user = tuple(getattr(message.properties, "UserProperty", ()))
@@ -381,6 +399,7 @@ _REMEDIES: Final = {
     "Bad user name or password": ": check username and password",
     "Unsupported protocol version": ": the broker must speak MQTT 5",
     "Client identifier not valid": ": choose another node id",
+    "Session taken over": ": another program uses this id, give each node its own",
 }
 
 

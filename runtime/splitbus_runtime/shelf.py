@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class Shelf:
         self._slowdown = slowdown
         self._limit_bytes = limit_bytes
         self._warm: OrderedDict[str, Slice] = OrderedDict()
-        self._opening: dict[str, threading.Lock] = {}
+        self._opening: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
         self.evictions = 0
 
@@ -90,10 +91,7 @@ class Shelf:
         with self._lock:
             opening = self._opening.setdefault(slice_id, threading.Lock())
         with opening:
-            found = self.get(slice_id) or self._keep(self.open(slice_id))
-        with self._lock:
-            self._opening.pop(slice_id, None)
-        return found
+            return self.get(slice_id) or self._keep(self.open(slice_id))
 
     def open(self, slice_id: str) -> Slice:
         """The slice, not kept on the shelf. Raises BlobError or ModelError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 import threading
 import time
@@ -17,8 +16,6 @@ from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.packet import decode, encode
 from splitbus_schemas.packet_types import Packet
 from splitbus_schemas.parts import Arrival, Assembler, split
-
-log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 512 * 1024
 """paho copies what is left of a message at every partial write; brokers store a message before they forward it."""
@@ -63,12 +60,16 @@ class PacketPort:
         user: UserProperties = (),
         expiry_s: int | None = None,
     ) -> int:
-        """Bytes handed to the broker; 0 when it is not there. Raises PayloadTooLargeError."""
+        """Bytes handed to the broker; 0 when it is not there. Raises PayloadTooLargeError.
+
+        Of a packet in parts the first one carries `user`: paho copies a whole message for each property it reads.
+        """
         data = encode(packet)
         limit = min(CHUNK_BYTES, self.bus.max_packet_bytes)
         for payload in split(data, number=next(self._numbers), limit=limit, train=train):
             if not self.bus.publish(topic, bytes(payload), user=user, expiry_s=expiry_s):
                 return 0
+            user = ()
         return len(data)
 
     def receive(self, pattern: str, accept: Accept) -> None:
@@ -85,7 +86,6 @@ class PacketPort:
                 return
             packet = decode(arrival.data)
         except DecodeError as error:
-            log.warning("refused a message on %s: %s", delivery.topic, error)
             self._refuse(delivery.topic, error)
             return
         accept(Parcel(delivery.topic, packet, now, len(arrival.data), arrival.train_bytes, arrival.train_s))

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt  # noqa: TID251 - the reference
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion  # noqa: TID251 - the reference
 from paho.mqtt.packettypes import PacketTypes  # noqa: TID251 - the reference
 from paho.mqtt.properties import Properties  # noqa: TID251 - the reference
 from paho.mqtt.subscribeoptions import SubscribeOptions  # noqa: TID251 - the reference
@@ -40,7 +42,7 @@ class Client:
         self.changed = threading.Condition()
         self.connected = threading.Event()
         self.subscribed = threading.Event()
-        self.inner = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
+        self.inner = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
         self.inner.on_connect = lambda *_: self.connected.set()
         self.inner.on_subscribe = lambda *_: self.subscribed.set()
         self.inner.on_message = self._keep
@@ -61,7 +63,7 @@ class Client:
         assert self.subscribed.wait(5)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, **properties: Any) -> None:
-        carried = Properties(PacketTypes.PUBLISH)
+        carried: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho types it not
         for name, value in properties.items():
             setattr(carried, name, value)
         self.inner.publish(topic, payload, retain=retain, properties=carried)
@@ -94,10 +96,11 @@ def test_a_megabyte_with_its_properties_passes(broker: Broker) -> None:
             CorrelationData=b"\0\1",
         )
         (message,) = two.wait(1)
+    properties: Any = message.properties
     assert message.payload == payload
-    assert message.properties.UserProperty == [("codec", "raw"), ("epoch", "7")]
-    assert message.properties.ResponseTopic == "replies/one"
-    assert message.properties.CorrelationData == b"\0\1"
+    assert properties.UserProperty == [("codec", "raw"), ("epoch", "7")]
+    assert properties.ResponseTopic == "replies/one"
+    assert properties.CorrelationData == b"\0\1"
 
 
 def test_the_last_retained_message_reaches_late_subscribers(broker: Broker) -> None:
@@ -116,7 +119,8 @@ def test_the_last_retained_message_reaches_late_subscribers(broker: Broker) -> N
             message = late.wait(1)[0]
             time.sleep(0.1)
             assert [(m.topic, m.payload, m.retain) for m in late.messages] == [("state/cam", b"new", True)]
-    assert message.properties.UserProperty == [("epoch", "1")]
+    properties: Any = message.properties
+    assert properties.UserProperty == [("epoch", "1")]
 
 
 def test_a_killed_client_leaves_its_will_at_once(broker: Broker) -> None:
@@ -162,7 +166,11 @@ def test_round_trips_at_qos_0_do_not_wait_for_nagle(broker: Broker) -> None:
             sock = client.inner.socket()
             assert isinstance(sock, socket.socket)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        two.inner.on_message = lambda client, _data, _message: client.publish("pong", b"x")
+
+        def answer(client: mqtt.Client, _data: object, _message: mqtt.MQTTMessage) -> None:
+            client.publish("pong", b"x")
+
+        two.inner.on_message = answer
         two.subscribe("ping")
         one.subscribe("pong")
         took = []
@@ -184,7 +192,7 @@ def test_nothing_is_left_after_the_block(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_ends_when_its_starter_is_killed(kind: Kind) -> None:
+def test_it_ends_when_its_starter_is_killed(kind: Kind, tmp_path: Path) -> None:
     program = """
 import sys, time
 from splitbus_demo.broker import start_broker
@@ -192,7 +200,8 @@ with start_broker(sys.argv[1]) as broker:
     print(broker.port, flush=True)
     time.sleep(60)
 """
-    with subprocess.Popen([sys.executable, "-c", program, kind], stdout=subprocess.PIPE, text=True) as starter:
+    command, env = [sys.executable, "-c", program, kind], {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as starter:
         assert starter.stdout is not None
         port = int(starter.stdout.readline())
         assert answers_connect("127.0.0.1", port)

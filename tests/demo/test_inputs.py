@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from splitbus_demo.inputs import InputSource, image_layout, noise, preprocess
 from splitbus_demo.pictures import PictureStream
+from splitbus_schemas.errors import ModelError
 
 
 def test_preprocess_is_channels_first_and_centred() -> None:
@@ -74,3 +75,9 @@ def test_noise_moves_smoothly() -> None:
     first, second, later = (noise((8, 50), np.dtype("float32"), index) for index in (0, 1, 40))
     assert 0 < np.abs(first - second).max() < 0.11
     assert np.abs(first - later).max() > 0.3
+
+
+@pytest.mark.parametrize("dtype", ["", "str", "complex64"])
+def test_an_input_that_cannot_be_made_up_is_named(dtype: str) -> None:
+    with pytest.raises(ModelError, match="cannot make up an input of type"):
+        InputSource((1, 2), dtype)

@@ -16,7 +16,7 @@ from splitbus_demo.inputs import preprocess
 from splitbus_demo.pictures import SHOTS, PictureStream, Window
 from splitbus_schemas.errors import ConfigError
 
-COFFEE_CUP, TABBY, EGYPTIAN_CAT, HELMET, MISSILE, MOPED = 967, 281, 285, 560, 657, 665
+COFFEE_CUP, EGYPTIAN_CAT, HELMET, MISSILE, MOPED = 967, 285, 560, 657, 665
 
 
 def test_frames_are_repeatable_and_seeded() -> None:

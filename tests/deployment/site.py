@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.brokers import PRODUCTION, Broker, Place, Setup, client_host, password_line, run_as
+from tests.broker_setup import PRODUCTION, Place, Setup, password_line, run_as
+from tests.brokers import Broker, client_host
 from tests.deployment.client import Client
 
 from splitbus_gateway.certificates import Authority, Credential, create_authority, issue_node, issue_server
+from splitbus_schemas.acl import acl
 
 CLOUD = "cloud.example.net"
 PASSWORDS = {user: f"word of {user}" for user in ("cam-a", "cam-b", "edge1", "cloud1", "gateway", "operator")}
@@ -33,7 +35,7 @@ class Site:
         bridge = self.nodes["bridge-home"]
         return {
             "splitbus.passwd": "".join(password_line(*pair) for pair in PASSWORDS.items()).encode(),
-            "splitbus.acl": (Path(__file__).parent / "acl.txt").read_bytes(),
+            "splitbus.acl": (acl() + (PRODUCTION / "bridge.acl").read_text()).encode(),
             "ca.crt": self.authority.pem,
             "server.crt": self.server.certificate,
             "server.key": self.server.key,

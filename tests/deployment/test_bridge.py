@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.broker_setup import PRODUCTION
 from tests.brokers import Broker, BrokerFactory
 from tests.deployment.client import Client, request
 from tests.deployment.site import CLOUD, TOPIC, Site
@@ -145,3 +146,11 @@ def test_the_edge_learns_that_the_cloud_is_gone(broker_factory: BrokerFactory, s
         wait_for_state(operator, b"1")
         cloud.kill()
         wait_for_state(operator, b"0")
+
+
+def test_the_clouds_acl_grants_exactly_what_crosses() -> None:
+    conf, acl = ((PRODUCTION / name).read_text().splitlines() for name in ("bridge.conf", "bridge.acl"))
+    access = {"in": "read", "out": "write"}
+    crossing = [line.split() for line in conf if line.startswith("topic ")]
+    granted = {line for line in acl if line.startswith("topic ") and "$SYS" not in line}
+    assert granted == {f"topic {access[direction]} {topic}" for _, topic, direction, _ in crossing}

@@ -9,7 +9,8 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from tests.brokers import PLAIN, TLS, TLS_PASSWORD, Broker, BrokerFactory
+from tests.broker_setup import PLAIN, TLS, TLS_PASSWORD
+from tests.brokers import Broker, BrokerFactory
 from tests.deployment.client import Client, ConnectRefusedError
 from tests.deployment.site import TOPIC, Site
 

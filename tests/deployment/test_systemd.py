@@ -82,6 +82,7 @@ def test_the_watchdog_and_the_limits_are_set(unit: str) -> None:
     assert {"Type=notify", "NotifyAccess=main", "WatchdogSec=30", "Restart=on-failure", "UMask=0077"} <= lines
     assert any(line.startswith(f"ExecStart={PROGRAM} ") for line in lines)
     assert any(line.startswith("MemoryMax=") for line in lines)
+    assert "Environment=ORT_DISABLE_TELEMETRY=1" in lines
 
 
 def test_onnxruntime_runs_without_writable_executable_memory(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_authority_is_named(authority: Authority, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"ca\.crt is missing: make an authority"):
+    with pytest.raises(ConfigError, match=r"ca\.crt is missing: make it with"):
         load_authority(tmp_path)
     authority.credential.write(tmp_path, "ca")
     (tmp_path / "ca.key").write_text("nonsense")

@@ -238,7 +238,6 @@ def problems(draw: st.DrawFn) -> Problem:
     workers = tuple(times(f"edge{i}", "edge") for i in range(draw(st.integers(0, 2))))
     workers += tuple(times(f"cloud{i}", "cloud") for i in range(draw(st.integers(0, 2))))
     pairs = [("cam", w.node) for w in workers] + [(a.node, b.node) for a in workers for b in workers if a is not b]
-    cuts = tuple(range(0, 2 * count + 2, 2))
     lossless = np.zeros(cells, dtype=np.bool_)
     lossless[:, 0] = True
     sizes = array()
@@ -389,9 +388,7 @@ def run_link(rates: Iterator[float] | list[float], rate_hz: float = 1.0) -> list
 
 @pytest.mark.parametrize("mean", [2.0, 5.0, 8.0, 12.0, 20.0, 40.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_ten_minutes_of_20_percent_jitter_cause_at_most_one_change_after_the_first_choice(
-    mean: float, seed: int
-) -> None:
+def test_ten_minutes_of_20_percent_jitter_cause_at_most_one_change_after_the_first(mean: float, seed: int) -> None:
     rng = random.Random(seed)
     changes = run_link([mean * min(1.6, max(0.4, rng.gauss(1.0, 0.2))) for _ in range(600)])
     assert len(changes) <= 2

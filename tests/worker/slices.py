@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,19 +57,15 @@ def make_slice(
 ) -> SmallSlice:
     """A float32 slice whose weights are external, as a gateway would cut it."""
     arrays = weights or {}
-    graph = helper.make_graph(
-        list(nodes), "slice", _values(inputs), _values(outputs), [_external(name, array) for name, array in arrays.items()]
-    )  # fmt: skip
+    initializers = [_external(name, array) for name, array in arrays.items()]
+    graph = helper.make_graph(list(nodes), "slice", _values(inputs), _values(outputs), initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     del whole.graph.initializer[:]
     whole.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
     graph_bytes = model.SerializeToString()
-    refs = [
-        WeightRef(name=name, dtype=array.dtype.name, shape=list(array.shape), sha256=sha256(array.tobytes()), bytes=array.nbytes)
-        for name, array in arrays.items()
-    ]  # fmt: skip
+    refs = [_weight(name, array) for name, array in arrays.items()]
     manifest = SliceManifest(
         model=MODEL,
         first=span[0],
@@ -123,17 +120,22 @@ def add_one_slice() -> SmallSlice:
     )
 
 
-def slow_slice(seconds_of_work: int = 60, size: int = 256) -> SmallSlice:
-    """A chain of matrix products; about 1 ms each on a slow core."""
+def slow_slice(products: int, size: int = 256) -> SmallSlice:
+    """A chain of matrix products; each takes some 0.5 ms."""
     weight = (np.eye(size) * 0.999).astype(np.float32)
-    names = ["x", *(f"h{i}" for i in range(seconds_of_work - 1)), "y"]
+    names = ["x", *(f"h{i}" for i in range(products - 1)), "y"]
     return make_slice(
-        [helper.make_node("MatMul", [a, "w"], [b]) for a, b in zip(names, names[1:], strict=False)],
+        [helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)],
         inputs={"x": [size, size]},
         outputs={"y": [size, size]},
         final=["y"],
         weights={"w": weight},
     )
+
+
+def _weight(name: str, array: Array) -> WeightRef:
+    data = array.tobytes()
+    return WeightRef(name=name, dtype=array.dtype.name, shape=list(array.shape), sha256=sha256(data), bytes=len(data))
 
 
 def _external(name: str, array: Array) -> TensorProto:

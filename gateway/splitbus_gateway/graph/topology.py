@@ -47,6 +47,7 @@ def arrange(graph: GraphProto) -> Topology:
     constants = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
     inputs = [value.name for value in graph.input if value.name not in constants]
     outputs = [value.name for value in graph.output]
+    _check_names(graph, constants.union(inputs))
     order = _sorted(_needed(graph, outputs), constants, inputs)
     views, roots = _views(order, constants, set(outputs))
     steps = tuple(node for node in order if not any(name in views for name in node.output))
@@ -71,6 +72,17 @@ def _captures(node: NodeProto) -> Iterator[str]:
             own |= {name for inner in graph.node for name in inner.output}
             wanted = [name for inner in graph.node for name in uses(inner)] + [value.name for value in graph.output]
             yield from (name for name in wanted if name not in own)
+
+
+def _check_names(graph: GraphProto, given: set[str]) -> None:
+    seen = set(given)
+    for node in graph.node:
+        for name in filter(None, node.output):
+            if name in seen:
+                raise ModelError(
+                    f"node {label(node)} gives tensor {name}, which something else gives too: export again"
+                )
+            seen.add(name)
 
 
 def _needed(graph: GraphProto, outputs: Iterable[str]) -> list[NodeProto]:

@@ -1,0 +1,1 @@
+"""The commands as typed: arguments, options, help. Each imports what it needs when it runs."""

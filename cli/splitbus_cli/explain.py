@@ -1,0 +1,109 @@
+"""A decision of the gateway as text: why, what was predicted for each step, what was measured, what else was priced. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from splitbus_cli.board import Board, StreamKey
+from splitbus_cli.rows import cuts_text, reported
+from splitbus_cli.text import milliseconds, percent, rate, size
+from splitbus_schemas.messages import Candidate, Decision, LinkReport, Step, StreamStats
+
+
+def steps_beside(predicted: Sequence[Step], measured: Sequence[Step]) -> list[dict[str, Any]]:
+    """One row a step, in the predicted order, then what was measured and not predicted.
+
+    Steps of the same kind at the same place are one step: their times and bytes are summed.
+    """
+    first, second = _summed(predicted), _summed(measured)
+    return [
+        {
+            "what": what,
+            "where": where,
+            "predicted_ms": _rounded(first.get((what, where), (None, None))[0]),
+            "measured_ms": _rounded(second.get((what, where), (None, None))[0]),
+            "bytes": first.get((what, where), (None, None))[1],
+        }
+        for what, where in dict.fromkeys([*first, *second])
+    ]
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 3)
+
+
+def _summed(steps: Sequence[Step]) -> dict[tuple[str, str], tuple[float, int | None]]:
+    total: dict[tuple[str, str], tuple[float, int | None]] = {}
+    for step in steps:
+        ms, count = total.get((step.what, step.where), (0.0, None))
+        both = [n for n in (count, step.bytes) if n is not None]
+        total[step.what, step.where] = (ms + step.ms, sum(both) if both else None)
+    return total
+
+
+def facts(board: Board, key: StreamKey, decision: Decision) -> dict[str, Any]:
+    """All of `splitbus plan explain` for JSON."""
+    stats = _stats(board, key, decision)
+    return {
+        "decision": decision.model_dump(exclude={"v"}, exclude_none=True),
+        "state": reported(board, key),
+        "steps": steps_beside(decision.chosen.steps, stats.steps if stats else ()),
+        "measured_p50_ms": stats.p50_ms if stats else None,
+        "measured_cut_bytes": stats.cut_bytes if stats else [],
+    }
+
+
+def text(board: Board, key: StreamKey, decision: Decision) -> str:
+    """The decision as lines for people."""
+    return "\n".join(_lines(board, key, decision))
+
+
+def _lines(board: Board, key: StreamKey, decision: Decision) -> Iterator[str]:
+    stats = _stats(board, key, decision)
+    yield f"{decision.device} runs {decision.name} by plan {decision.plan}, epoch {decision.epoch}, {reported(board, key)}"
+    yield f"decided {decision.at}, {decision.considered} ways priced{'' if decision.changed else ', nothing changed'}"
+    yield f"why: {decision.why}"
+    if (pin := board.pins.get(key)) is not None:
+        yield f"pinned{f' by {pin.by}' if pin.by else ''}: cuts {cuts_text(pin.cuts)}, nodes {', '.join(pin.nodes) or 'free'}"
+    yield ""
+    measured = f", measured {milliseconds(stats.p50_ms)} (p50)" if stats and stats.p50_ms is not None else ""
+    yield f"chosen: {_candidate(decision.chosen)}{measured}"
+    yield from _step_lines(decision, stats)
+    if decision.runner_up is not None:
+        slower = decision.runner_up.predicted_ms - decision.chosen.predicted_ms
+        yield f"next best: {_candidate(decision.runner_up)}, {milliseconds(abs(slower))} {'slower' if slower >= 0 else 'faster'}"
+    if decision.before is not None:
+        yield f"before: {_candidate(decision.before)}"
+    yield from (f"link {_link(link)}" for link in decision.links)
+    yield from (f"left out: {what}" for what in decision.blocked)
+
+
+def _candidate(candidate: Candidate) -> str:
+    return f"{candidate.label}: {milliseconds(candidate.predicted_ms)} predicted"
+
+
+def _step_lines(decision: Decision, stats: StreamStats | None) -> Iterator[str]:
+    rows = steps_beside(decision.chosen.steps, stats.steps if stats else ())
+    if not rows:
+        return
+    width = max(len(f"{row['what']} {row['where']}") for row in rows)
+    yield f"  {'':{width}}  {'predicted':>10}  {'measured':>10}"
+    for row in rows:
+        name = f"{row['what']} {row['where']}"
+        predicted, measured = milliseconds(row["predicted_ms"]), milliseconds(row["measured_ms"])
+        sent = f"  {size(row['bytes'])}" if row["bytes"] else ""
+        yield f"  {name:{width}}  {predicted:>10}  {measured:>10}{sent}"
+
+
+def _link(link: LinkReport) -> str:
+    return (
+        f"{link.node}>{link.peer}: round trip {milliseconds(link.rtt_ms)}, up {rate(link.up_mbit)} Mbit/s, "
+        f"down {rate(link.down_mbit)} Mbit/s, {percent(link.confidence)} sure"
+    )
+
+
+def _stats(board: Board, key: StreamKey, decision: Decision) -> StreamStats | None:
+    """What was measured under this very plan."""
+    stats = board.streams.get(key)
+    return stats if stats is not None and stats.epoch == decision.epoch else None

@@ -1,0 +1,177 @@
+"""`splitbus plan`: shows plans and why they are so, and pins them, by retained messages alone."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+from rich.console import Console
+
+from splitbus_cli import explain
+from splitbus_cli.board import Board, StreamKey, filters
+from splitbus_cli.connection import Connection, connected
+from splitbus_cli.options import Target
+from splitbus_cli.rows import Row, stream_rows
+from splitbus_cli.tables import add_row, new_table, state_text
+from splitbus_cli.text import milliseconds, printable
+from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.errors import ConfigError
+from splitbus_schemas.ids import check_id, model_key
+from splitbus_schemas.messages import ModelCard, Pin, PlanCut
+from splitbus_schemas.topics import DECISION, MODEL, PIN, PLAN, PLAN_STATE, STATUS, STREAM
+
+_KINDS = (STATUS, MODEL, PLAN, PLAN_STATE, STREAM, DECISION, PIN)
+
+
+@contextmanager
+def _site(target: Target) -> Iterator[tuple[Connection, Board]]:
+    """A connection, and what the site's broker retains of plans."""
+    board = Board()
+    with connected(target) as bus:
+        for delivery in bus.retained(filters(bus.site, _KINDS)):
+            board.apply(delivery)
+        yield bus, board
+
+
+def show(target: Target, device: str | None, *, as_json: bool) -> None:
+    """Print the plans of all devices, or of one. Raises ConfigError when that one is unknown."""
+    with _site(target) as (bus, board):
+        rows = [row for row in stream_rows(board) if device in (None, row["device"])]
+        if device is not None and not rows:
+            raise ConfigError(_no_plans(board, device, bus.site))
+        if as_json:
+            print(json.dumps(rows, indent=2))
+        elif rows:
+            _print_plans(rows)
+        else:
+            print(f"No device of site {bus.site} has a plan yet: a camera gets one soon after its first frames.")
+
+
+def _print_plans(rows: list[Row]) -> None:
+    table = new_table("", "device", "model", "plan", "state", "cuts", "route", "predicted", "p50", "why")
+    table.title = None
+    for row in rows:
+        add_row(
+            table,
+            row["device"],
+            row["model"],
+            f"{row['plan'] or '-'}{' pinned' * bool(row['pinned'])}",
+            state_text(row["state"], row["state_reason"]),
+            row["cuts"] or "-",
+            row["route"] or "-",
+            milliseconds(row["predicted_ms"]),
+            milliseconds(row.get("p50_ms")),
+            row["reason"] or "",
+        )
+    Console().print(table)
+
+
+def explain_plan(target: Target, device: str, model: str | None, *, as_json: bool) -> None:
+    """Print why a device's plans are what they are. Raises ConfigError when there is no decision."""
+    with _site(target) as (bus, board):
+        key = model_key(board.find_model(model, bus.site).model) if model else None
+        found = [k for k in sorted(board.decisions) if k[0] == device and key in (None, k[1])]
+        if not found:
+            raise ConfigError(_no_plans(board, device, bus.site))
+        if as_json:
+            print(json.dumps([explain.facts(board, k, board.decisions[k]) for k in found], indent=2))
+        else:
+            texts = [explain.text(board, k, board.decisions[k]) for k in found]
+            print("\n\n".join("\n".join(printable(line) for line in text.splitlines()) for text in texts))
+
+
+def _no_plans(board: Board, device: str, site: str) -> str:
+    known = sorted({name for name, _ in board.stream_keys()})
+    others = f"known are {', '.join(known)}" if known else "there is none at this site yet"
+    return f"device {device!r} of site {site} has no plan: {others}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A pin as typed."""
+
+    cuts: Sequence[int]
+    codecs: Sequence[str]
+    nodes: Sequence[str]
+    local: bool
+
+
+def pin(target: Target, device: str, model: str, wish: Wish) -> None:
+    """Pin a plan. Raises ConfigError for a pin that no gateway would take, BusError when the broker refuses it."""
+    check_id("device", device)
+    with _site(target) as (bus, board):
+        card = board.find_model(model, bus.site)
+        wanted = make_pin(wish, card, getpass.getuser())
+        bus.retain(_topic(bus, device, card), wanted.to_json())
+        print(f"pinned {device} {card.name}: {_pin_text(wanted)}")
+        if device not in board.status:
+            print(f"{device} has not been seen at site {bus.site}: the pin waits for it")
+
+
+def make_pin(wish: Wish, card: ModelCard, by: str) -> Pin:
+    """The message for a wish. Raises ConfigError naming what does not fit."""
+    if wish.local == bool(wish.cuts):
+        raise ConfigError("a pin says either --local or where to cut, e.g. --cut 17 --codec q8")
+    if wish.local and (wish.codecs or wish.nodes):
+        raise ConfigError("--local runs the whole model on the device: leave --codec and --node out")
+    codecs = _codecs(wish)
+    for codec in codecs:
+        if codec not in CODECS:
+            raise ConfigError(f"codec {codec!r} is not known: use one of {', '.join(CODECS)}")
+    for cut in wish.cuts:
+        if cut not in card.cuts:
+            raise ConfigError(f"model {card.name} has no useful cut {cut}: it has {', '.join(map(str, card.cuts))}")
+    if any(later <= earlier for earlier, later in pairwise(wish.cuts)):
+        raise ConfigError(f"cuts {', '.join(map(str, wish.cuts))} are not in the order of the model, first to last")
+    if wish.nodes and len(wish.nodes) != len(wish.cuts):
+        raise ConfigError(
+            f"{len(wish.cuts)} cuts need {len(wish.cuts)} workers, not {len(wish.nodes)}: --node for each"
+        )
+    for node in wish.nodes:
+        check_id("node", node)
+    cuts = [PlanCut(index=cut, codec=codec) for cut, codec in zip(wish.cuts, codecs, strict=True)]
+    return Pin(cuts=cuts, nodes=list(wish.nodes), by=by)
+
+
+def _codecs(wish: Wish) -> list[str]:
+    """One codec for each cut; one given stands for all, none for zstd."""
+    if len(wish.codecs) == len(wish.cuts):
+        return list(wish.codecs)
+    if len(wish.codecs) > 1:
+        raise ConfigError(
+            f"{len(wish.cuts)} cuts need {len(wish.cuts)} codecs, not {len(wish.codecs)}: --codec for each"
+        )
+    return list(wish.codecs or ("zstd",)) * len(wish.cuts)
+
+
+def _pin_text(wanted: Pin) -> str:
+    if not wanted.cuts:
+        return "everything on the device"
+    nodes = f" on {', '.join(wanted.nodes)}" if wanted.nodes else ""
+    return ", ".join(f"cut {cut.index} {cut.codec}" for cut in wanted.cuts) + nodes
+
+
+def unpin(target: Target, device: str, model: str) -> None:
+    """Remove a pin. Raises ConfigError when there is none."""
+    check_id("device", device)
+    with _site(target) as (bus, board):
+        key = _pinned_key(board, device, model, bus.site)
+        bus.retain(PIN.at(bus.site, node=device, model=key[1]), b"")
+        print(f"unpinned {device} {board.model_name(key[1])}")
+
+
+def _pinned_key(board: Board, device: str, model: str, site: str) -> StreamKey:
+    """The pin meant; also one of a model that is no longer registered, by its key."""
+    for key in board.pins:
+        if key[0] == device and model in (key[1], board.model_name(key[1])):
+            return key
+    pins = ", ".join(f"{name} {board.model_name(key)}" for name, key in sorted(board.pins)) or "none"
+    raise ConfigError(f"{device} {model} is not pinned at site {site}: pins are {pins}")
+
+
+def _topic(bus: Connection, device: str, card: ModelCard) -> str:
+    return PIN.at(bus.site, node=device, model=model_key(card.model))

@@ -1,0 +1,198 @@
+"""The gateway daemon: one thread that takes what the bus says, keeps the plans right and the model cards in place."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Self
+
+from splitbus_gateway.alerts import Alerts
+from splitbus_gateway.blob_service import BlobService
+from splitbus_gateway.config import GatewayConfig, PlannerSettings
+from splitbus_gateway.controller import Controller
+from splitbus_gateway.epochs import Epochs
+from splitbus_gateway.hysteresis import Settings as Hysteresis
+from splitbus_gateway.presence import Presence
+from splitbus_gateway.problem import Limits
+from splitbus_gateway.registry import Registry
+from splitbus_gateway.slicing import SliceBook
+from splitbus_gateway.stream import StreamSettings
+from splitbus_runtime.agent import new_boot, timestamp
+from splitbus_runtime.bus import Bus, Delivery
+from splitbus_schemas.errors import SplitbusError
+from splitbus_schemas.topics import MODEL
+
+log = logging.getLogger(__name__)
+
+BEAT_S: Final = 1.0
+POLL_S: Final = 0.25
+STALE_S: Final = 10.0
+"""Without a round trip through the broker for so long, something is wedged."""
+
+
+class GatewayDaemon:
+    """The gateway of a site. `control` and `data` are connections of their own, so that no plan waits for a blob.
+
+    Use as a context manager, or `start` and `stop`; the connections stay the caller's. `lost` gives the last will
+    that `control` connects with.
+    """
+
+    def __init__(
+        self, config: GatewayConfig, control: Bus, data: Bus, registry: Registry, *, boot: str | None = None
+    ) -> None:
+        self.config = config
+        self.boot = boot or new_boot()
+        self._control, self._data, self._registry = control, data, registry
+        self._slices = SliceBook(registry, codecs=config.planner.codecs)
+        site, node, now = config.site, config.node, time.monotonic()
+        self.alerts = Alerts(control, site=site, node=node, clock=time.monotonic)
+        self._presence = Presence(control, site=site, node=node, boot=self.boot, now=now)
+        self._controller = Controller(
+            control,
+            self._slices,
+            Epochs(config.state_dir / "epochs.json"),
+            self.alerts,
+            site=site,
+            settings=stream_settings(config.planner),
+            timestamp=timestamp,
+            now=now,
+        )
+        self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._cards: dict[str, bytes] = {}
+        self._blobs: BlobService | None = None
+        self._thread = threading.Thread(target=self._run, name="splitbus-gateway", daemon=True)
+
+    @staticmethod
+    def lost(site: str, node: str, boot: str) -> tuple[str, bytes]:
+        """Topic and payload of the last will."""
+        return Presence.lost(site, node, boot)
+
+    def start(self) -> None:
+        """Subscribe, announce the models, begin to plan."""
+        self._blobs = BlobService(
+            self._data,
+            self._registry.store,
+            site=self.config.site,
+            node=self.config.node,
+            bytes_per_s=self.config.blobs.max_mbit * 1e6 / 8,
+        )
+        cards = MODEL.at(self.config.site, name="+")
+        self._control.subscribe([*self._controller.filters, cards], self._inbox.put, qos=1)
+        self._control.subscribe(self._presence.echo_topic, self._inbox.put)
+        self._presence.tell("ready")
+        self._thread.start()
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Say goodbye and end the threads; plans stay, and nodes go on with them."""
+        self._stopping.set()
+        self._inbox.put(None)
+        if self._thread.is_alive():
+            self._thread.join(10)
+        if self._blobs:
+            self._blobs.close()
+        self._presence.tell("stopping", reason)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def echo_age_s(self) -> float:
+        """Seconds since a heartbeat last came back through the broker and this daemon's own thread."""
+        return time.monotonic() - self._presence.echoed_at
+
+    def healthy(self, limit_s: float = STALE_S) -> bool:
+        """Whether the daemon lives and the broker answers: what a watchdog is fed from."""
+        return self._thread.is_alive() and self.echo_age_s < limit_s
+
+    # The thread
+
+    def _run(self) -> None:
+        next_beat = 0.0
+        while not self._stopping.is_set():
+            self._take(min(POLL_S, self._controller.due_in(time.monotonic())))
+            now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + BEAT_S
+                self._guarded("models_failed", self._refresh_models)
+                self._guarded("blobs_failed", self._keep_ordered)
+                self._presence.beat(self._counters(), self._inbox.qsize(), now)
+            self._guarded("planning_failed", lambda: self._controller.step(time.monotonic()))
+
+    def _take(self, patience_s: float) -> None:
+        """All messages that are there, after waiting for the first."""
+        try:
+            delivery = self._inbox.get(timeout=max(patience_s, 0.001))
+            while delivery is not None:
+                self._handle(delivery)
+                delivery = self._inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _handle(self, delivery: Delivery) -> None:
+        now = time.monotonic()
+        if delivery.topic == self._presence.echo_topic:
+            self._presence.echo(delivery.payload, now)
+        elif card := MODEL.match(delivery.topic):
+            self._note_card(card["name"], delivery.payload)
+        else:
+            self._controller.handle(delivery, now)
+
+    def _counters(self) -> dict[str, int]:
+        return {**self.alerts.counters, **(self._blobs.counters if self._blobs else {})}
+
+    def _guarded(self, what: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except SplitbusError as error:
+            self.alerts(what, str(error))
+        except Exception as error:
+            log.exception("%s", what)
+            self.alerts(what, f"{type(error).__name__}: {error}")
+
+    # Models
+
+    def _refresh_models(self) -> None:
+        """Notice added and removed models; their cards on the bus are those of the registry and no others."""
+        wanted = {record.name: record.card.to_json() for record in self._registry.list()}
+        for name in {*wanted, *self._cards}:
+            payload = wanted.get(name, b"")
+            if self._cards.get(name, b"") != payload:
+                self._controller.touch(time.monotonic())
+                self._control.publish(
+                    MODEL.at(self.config.site, name=name), payload, qos=MODEL.qos, retain=MODEL.retain
+                )  # fmt: skip
+                self._note_card(name, payload)
+
+    def _keep_ordered(self) -> None:
+        """What nodes are to fetch must not give way to newer slices."""
+        self._registry.store.pin(self._slices.blobs(self._controller.ordered))
+
+    def _note_card(self, name: str, payload: bytes) -> None:
+        if payload:
+            self._cards[name] = payload
+        else:
+            self._cards.pop(name, None)
+
+
+def stream_settings(planner: PlannerSettings) -> StreamSettings:
+    """The settings that streams are planned by."""
+    return StreamSettings(
+        limits=Limits(
+            min_agreement=planner.min_agreement, codecs=frozenset(planner.codecs), deadline_ms=planner.deadline_ms
+        ),
+        hysteresis=Hysteresis(
+            min_gain=planner.min_gain,
+            min_gain_ms=planner.min_gain_ms,
+            dwell_s=planner.dwell_s,
+            max_dwell_s=planner.max_dwell_s,
+            sharp=planner.sharp,
+        ),
+    )

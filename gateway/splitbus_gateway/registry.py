@@ -1,0 +1,337 @@
+"""The registered models: their files, what was measured of them, and the store that serves them to nodes.
+
+    <state_dir>/models/<name>.json      a ModelRecord; what is listed here is registered
+    <state_dir>/files/<model key>/      the model's files under their own names
+    <state_dir>/blobs/                  the blob store; it refers to the weights inside those files
+
+Every process sees what another adds or removes, at the next `changed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import NamedTemporaryFile, mkdtemp
+from typing import Final
+
+import numpy as np
+from pydantic import ValidationError
+
+from splitbus_gateway.graph import Cut, ModelGraph, Weight, cut_at, load_graph, useful_cuts
+from splitbus_gateway.graph import TensorSpec as GraphTensor
+from splitbus_gateway.records import CutRecord, ModelRecord
+from splitbus_gateway.samples import Feed, Given, read_samples, sample_shapes, synthetic_samples
+from splitbus_gateway.sizes import Measured, Progress, measure, silent
+from splitbus_runtime.places import stamp
+from splitbus_runtime.store import BlobStore
+from splitbus_schemas.errors import ModelError
+from splitbus_schemas.ids import check_id, model_key
+from splitbus_schemas.limits import MAX_BLOB_BYTES
+from splitbus_schemas.messages import FileRef, ModelCard, TensorSpec, WeightRef
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SAMPLES: Final = 16
+"""Eight can all keep their class under a codec that turns one frame in twelve."""
+
+MAX_MODELS: Final = 32
+
+
+class Registry:
+    """Models by name, below `state_dir`. Methods may be called from several threads, and raise ModelError.
+
+    `samples` inputs are taken of a file of samples, or made up without one. Cuts that carry more than
+    `max_input_ratio` times the bytes of the inputs are left out.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        store_limit_bytes: int | None = None,
+        max_models: int = MAX_MODELS,
+        samples: int = DEFAULT_SAMPLES,
+        max_input_ratio: float = 1.0,
+    ) -> None:
+        self.store = BlobStore(state_dir / "blobs", limit_bytes=store_limit_bytes)
+        self._models = state_dir / "models"
+        self._files = state_dir / "files"
+        self._max_models = max_models
+        self._samples = samples
+        self._ratio = max_input_ratio
+        self._lock = threading.RLock()
+        self._stamps: dict[str, tuple[int, int]] = {}
+        self._records: dict[str, ModelRecord] = {}
+        self._version = self._told = 0
+        self._graphs: dict[str, ModelGraph] = {}
+        for folder in (self._models, self._files):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.changed()
+
+    # Reading
+
+    def changed(self) -> bool:
+        """Whether a model was added, replaced or removed since the last call, by this process or another."""
+        with self._lock:
+            self._refresh()
+            told, self._told = self._told, self._version
+            return told != self._version
+
+    def list(self) -> tuple[ModelRecord, ...]:
+        """All models, by name."""
+        with self._lock:
+            self._refresh()
+            return tuple(record for _, record in sorted(self._records.items()))
+
+    def get(self, name: str) -> ModelRecord:
+        """The model of that name. Raises ModelError."""
+        records = {record.name: record for record in self.list()}
+        record = records.get(name)
+        if record is None:
+            known = ", ".join(records) or "none"
+            raise ModelError(f"no model {name!r} is registered; registered are {known}: use splitbus model add")
+        return record
+
+    def find_by_hash(self, model: str) -> ModelRecord | None:
+        """A registered model by its identity, or by its key in topics."""
+        return next((record for record in self.list() if model in (record.model, model_key(record.model))), None)
+
+    def graph(self, model: str) -> ModelGraph:
+        """The graph of a registered model, by its identity. Raises ModelError."""
+        with self._lock:
+            graph = self._graphs.get(model)
+            if graph is None:
+                record = self.find_by_hash(model)
+                if record is None:
+                    raise ModelError(f"model {model_key(model)} is not registered: use splitbus model add")
+                path = self._folder(record.model) / record.card.files[0].name
+                graph = load_graph(path, shapes=record.shapes)
+                if graph.sha256 != record.model:
+                    raise ModelError(f"{path} was changed: remove model {record.name} and add it again")
+                self._graphs[model] = graph
+            return graph
+
+    # Writing
+
+    def add(
+        self,
+        name: str,
+        path: Path,
+        samples: Given | None = None,
+        *,
+        replace: bool = False,
+        progress: Progress = silent,
+    ) -> ModelCard:
+        """Register the model in a file: copy, cut and measure it. The same model and samples are not measured again.
+
+        Raises ModelError for a bad model, for samples that do not fit it, and, unless `replace`, for a name that
+        another model has; ConfigError for a name that cannot stand in a topic.
+        """
+        check_id("model name", name)
+        graph = _load(path, samples)
+        feeds = synthetic_samples(graph.inputs, self._samples)
+        if samples is not None:
+            feeds = list(read_samples(samples, graph.inputs, self._samples))
+        digest = _digest(feeds)
+        known = self._known(name, graph, replace=replace)
+        if known is not None and (known.model, known.samples_sha256) == (graph.sha256, digest):
+            return known.card
+        graph = self._keep_files(graph)
+        try:
+            record = self._record(name, path, graph, feeds, digest, samples, progress)
+            self._write(record)
+        finally:
+            self._drop_files(graph.sha256)
+        if known is not None:
+            self._drop_files(known.model)
+        return record.card
+
+    def remove(self, name: str) -> None:
+        """Forget a model and its files. Raises ModelError when there is none of that name."""
+        record = self.get(name)
+        (self._models / f"{name}.json").unlink(missing_ok=True)
+        self._drop_files(record.model)
+
+    # Inside
+
+    def _refresh(self) -> None:
+        paths = {path.stem: path for path in sorted(self._models.glob("*.json"))}
+        stamps = {name: found for name, path in paths.items() if (found := stamp(path))}
+        for name in {*stamps, *self._stamps}:
+            if stamps.get(name) != self._stamps.get(name):
+                self._reload(name, paths.get(name))
+                self._version += 1
+        if stamps != self._stamps:
+            blobs = (w.sha256 for record in self._records.values() for w in record.weights if w.file is None)
+            self.store.pin(blobs)
+        self._stamps = stamps
+
+    def _reload(self, name: str, path: Path | None) -> None:
+        old = self._records.pop(name, None)
+        if old is not None:
+            self._graphs.pop(old.model, None)
+        if path is None:
+            return
+        try:
+            self._records[name] = ModelRecord.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            log.warning(
+                "%s cannot be read, so its model is left out (%s): remove the file, add the model again", path, error
+            )
+
+    def _known(self, name: str, graph: ModelGraph, *, replace: bool) -> ModelRecord | None:
+        """The record of that name, if there is one."""
+        records = {record.name: record for record in self.list()}
+        record = records.get(name)
+        if record is None and len(records) >= self._max_models:
+            raise ModelError(f"{self._max_models} models are registered already: remove one, or raise max_models")
+        if record is not None and record.model != graph.sha256 and not replace:
+            raise ModelError(
+                f"the name {name} belongs to another model, added from {record.source}: give another name, or --replace"
+            )
+        return record
+
+    def _folder(self, model: str) -> Path:
+        return self._files / model_key(model)
+
+    def _keep_files(self, graph: ModelGraph) -> ModelGraph:
+        """Copy the model's files, and read the graph from the copies."""
+        folder = self._folder(graph.sha256)
+        if not folder.is_dir():
+            temporary = Path(mkdtemp(dir=self._files, prefix="."))
+            try:
+                for file in graph.files:
+                    target = temporary / file.name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(graph.path.parent / file.name, target)
+                with contextlib.suppress(FileExistsError):
+                    temporary.rename(folder)
+            except OSError as error:
+                raise ModelError(f"{graph.path} cannot be copied to {folder}: {error.strerror or error}") from error
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        copy = load_graph(folder / graph.files[0].name, shapes={spec.name: spec.sizes for spec in graph.inputs})
+        if copy.sha256 != graph.sha256:
+            raise ModelError(f"{graph.path} changed while it was read: add it again")
+        return copy
+
+    def _record(
+        self,
+        name: str,
+        path: Path,
+        graph: ModelGraph,
+        feeds: Sequence[Feed],
+        digest: str,
+        samples: Given | None,
+        progress: Progress,
+    ) -> ModelRecord:
+        useful = useful_cuts(graph, ratio=self._ratio)
+        start = cut_at(graph, 0)
+        cuts = (start, *useful.cuts) if start.legal else ()
+        measured = _measure(graph, cuts, feeds, progress, made_up=samples is None)
+        card = ModelCard(
+            name=name,
+            model=graph.sha256,
+            files=[FileRef(name=file.name, sha256=file.sha256, bytes=file.size) for file in graph.files],
+            inputs=[_spec(spec) for spec in graph.inputs],
+            outputs=[_spec(graph.types.specs[n]) for n in graph.outputs if n in graph.types.specs],
+            nodes=graph.steps,
+            cuts=[cut.index for cut in cuts],
+            whole_because=useful.reason or None,
+        )
+        return ModelRecord(
+            card=card,
+            source=str(path.resolve()),
+            added=datetime.now(UTC).isoformat(timespec="seconds"),
+            samples=_label(samples),
+            sample_count=len(feeds),
+            samples_sha256=digest,
+            shapes={spec.name: list(spec.sizes) for spec in graph.inputs},
+            steps=graph.steps,
+            cuts=[_cut_record(cut) for cut in cuts],
+            weights=[*self._keep_weights(graph)],
+            whole_ms=measured.whole_ms,
+            answer_bytes=measured.answer_bytes,
+            sizes=list(measured.sizes),
+        )
+
+    def _keep_weights(self, graph: ModelGraph) -> Sequence[WeightRef]:
+        folder = graph.path.parent
+        files = {folder / file.name: file.sha256 for file in graph.files}
+        for path, sha in files.items():
+            self.store.remember_file(sha, path)
+        return [self._keep_weight(weight, files) for weight in graph.weights.values()]
+
+    def _keep_weight(self, weight: Weight, files: dict[Path, str]) -> WeightRef:
+        if weight.nbytes > MAX_BLOB_BYTES:
+            raise ModelError(f"weight {weight.name} has {weight.nbytes} bytes, the limit is {MAX_BLOB_BYTES}")
+        sha, place = weight.sha256, {}
+        if weight.file is None:
+            self.store.put(weight.data)
+        else:
+            self.store.remember_file(sha, weight.file, weight.offset, weight.nbytes)
+            place = {"file": files[weight.file], "offset": weight.offset}
+        return WeightRef.model_validate(
+            {"name": weight.name, "dtype": weight.dtype, "shape": weight.shape, "sha256": sha, "bytes": weight.nbytes}
+            | place
+        )
+
+    def _write(self, record: ModelRecord) -> None:
+        target = self._models / f"{record.name}.json"
+        try:
+            with NamedTemporaryFile(dir=self._models, suffix=".tmp", delete=False) as file:
+                file.write(record.model_dump_json(indent=1, exclude_none=True).encode())
+            Path(file.name).replace(target)
+        except OSError as error:
+            raise ModelError(f"{target} cannot be written: {error.strerror or error}") from error
+
+    def _drop_files(self, model: str) -> None:
+        """Remove a model's files unless a name needs them. Others' are left: they may be about to get their name."""
+        if self.find_by_hash(model) is None:
+            shutil.rmtree(self._folder(model), ignore_errors=True)
+
+
+def _load(path: Path, samples: Given | None) -> ModelGraph:
+    graph = load_graph(path)
+    shapes = sample_shapes(samples, graph.inputs) if samples is not None else {}
+    return load_graph(path, shapes=shapes) if shapes else graph
+
+
+def _measure(
+    graph: ModelGraph, cuts: Sequence[Cut], feeds: Sequence[Feed], progress: Progress, *, made_up: bool
+) -> Measured:
+    try:
+        return measure(graph, cuts, feeds, progress=progress)
+    except ModelError as error:
+        hint = "; it may not take made-up inputs: give some with --samples" if made_up else ""
+        raise ModelError(f"{graph.files[0].name} cannot be measured: {error}{hint}") from error
+
+
+def _label(samples: Given | None) -> str:
+    if samples is None:
+        return "synthetic"
+    return str(samples.resolve()) if isinstance(samples, Path) else "given"
+
+
+def _digest(feeds: Iterable[Feed]) -> str:
+    digest = hashlib.sha256()
+    for feed in feeds:
+        for name, array in sorted(feed.items()):
+            digest.update(f"{name}\0{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _spec(spec: GraphTensor) -> TensorSpec:
+    shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
+    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape)
+
+
+def _cut_record(cut: Cut) -> CutRecord:
+    return CutRecord(index=cut.index, tensors=[_spec(t) for t in cut.tensors], bytes=cut.nbytes, after=cut.after)

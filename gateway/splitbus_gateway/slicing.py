@@ -1,0 +1,120 @@
+"""Slices of registered models, made when first asked for; graph and manifest go into the store that nodes read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+from splitbus_gateway.facts import ModelFacts
+from splitbus_gateway.graph import SliceGraph, cut_at, extract, wire_tensors
+from splitbus_gateway.graph import TensorSpec as GraphTensor
+from splitbus_gateway.records import ModelRecord
+from splitbus_gateway.registry import Registry
+from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.errors import ModelError
+from splitbus_schemas.ids import model_key
+from splitbus_schemas.messages import ProfileRequest, SliceManifest, TensorSpec
+
+Made: TypeAlias = tuple[str, SliceManifest]
+"""A slice's id and its manifest."""
+_Key: TypeAlias = tuple[str, int, int, str, str]
+
+
+class SliceBook:
+    """The slices of a registry's models; `codecs` are those that plans may use. Thread-safe."""
+
+    def __init__(self, registry: Registry, *, codecs: Sequence[str] = tuple(CODECS)) -> None:
+        self._registry = registry
+        self._codecs = codecs
+        self._lock = threading.RLock()
+        self._made: dict[_Key, Made] = {}
+        self._models: dict[str, ModelFacts] = {}
+        self._records: tuple[ModelRecord, ...] = ()
+
+    def models(self) -> Mapping[str, ModelFacts]:
+        """The models that can be planned, by their key in topics."""
+        records = self._registry.list()
+        with self._lock:
+            if records != self._records:
+                self._models = {model_key(record.model): record.facts(self._codecs) for record in reversed(records)}
+                self._records = records
+            return self._models
+
+    def slice_id(self, model: str, first: int, last: int, codec_in: str, codec_out: str) -> str | None:
+        """The slice between two cuts; None when there is nothing to run. Raises ModelError."""
+        made = self.slice_for(model, first, last, codec_in, codec_out)
+        return made[0] if made else None
+
+    def slice_for(
+        self, model: str, first: int, last: int, codec_in: str = "raw", codec_out: str = "raw"
+    ) -> Made | None:
+        """The slice between two cuts, with its manifest; None when there is nothing to run.
+
+        Codecs whose nodes are the same give the same slice. Raises ModelError for a model that is not registered and
+        for a cut that is not legal.
+        """
+        key = (model, first, last, _nodes(codec_in), _nodes(codec_out))
+        with self._lock:
+            made = self._made.get(key)
+            if made is None or not self._is_stored(made):
+                if first == last and self._is_empty(model, first, key[4]):
+                    return None
+                made = self._made[key] = self._make(*key)
+            return made
+
+    def profile_request(self, model: str) -> ProfileRequest:
+        """The slices between neighbouring cuts, in order, to be timed. Raises ModelError."""
+        record = self._record(model)
+        cuts = sorted({cut.index for cut in record.cuts} - {0} | {record.steps})
+        blocks = [self._need(model, first, last) for first, last in pairwise((0, *cuts))]
+        return ProfileRequest(model=model, cuts=cuts, blocks=blocks, whole=self._need(model, 0, record.steps))
+
+    def _need(self, model: str, first: int, last: int) -> str:
+        made = self.slice_for(model, first, last)
+        if made is None:
+            raise ModelError(f"model {model_key(model)} has nothing to run between cuts {first} and {last}")
+        return made[0]
+
+    def _record(self, model: str) -> ModelRecord:
+        record = self._registry.find_by_hash(model)
+        if record is None:
+            raise ModelError(f"model {model_key(model)} is not registered: use splitbus model add")
+        return record
+
+    def _is_stored(self, made: Made) -> bool:
+        store = self._registry.store
+        return store.has(made[0]) and store.has(made[1].graph)
+
+    def _is_empty(self, model: str, index: int, codec: str) -> bool:
+        tensors = cut_at(self._registry.graph(model), index).tensors
+        return all(wire_tensors(tensor, codec) == (tensor,) for tensor in tensors)
+
+    def _make(self, model: str, first: int, last: int, codec_in: str, codec_out: str) -> Made:
+        record, store = self._record(model), self._registry.store
+        part = extract(self._registry.graph(model), first, last, codec_in=codec_in, codec_out=codec_out)
+        known = {weight.name: weight for weight in record.weights}
+        manifest = SliceManifest(
+            model=model,
+            first=first,
+            last=last,
+            codec_in=codec_in,
+            codec_out=codec_out,
+            graph=store.put(part.model),
+            graph_bytes=len(part.model),
+            inputs=[_spec(spec, part) for spec in part.inputs],
+            outputs=[_spec(spec, part) for spec in part.outputs],
+            weights=[known[weight.name] for weight in part.weights],
+        )
+        return store.put(manifest.to_json()), manifest
+
+
+def _nodes(codec: str) -> str:
+    """The name that stands for all codecs with the same nodes."""
+    return CODECS[codec].nodes or "raw"
+
+
+def _spec(spec: GraphTensor, part: SliceGraph) -> TensorSpec:
+    shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
+    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape, final=spec.name in part.finished)

@@ -1,0 +1,84 @@
+"""How a daemon runs under systemd, or without it: signals, readiness, status, and a watchdog fed by the broker.
+
+Needs sdnotify, which a camera does not install: only daemons import this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
+
+import sdnotify
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS: Final = 1.0
+START_POLL_SECONDS: Final = 0.1
+
+START_MICROSECONDS: Final = 30_000_000
+"""While a daemon waits for the broker, systemd is asked for so much more time."""
+
+
+class Daemon(Protocol):
+    """What is told of a daemon that runs on threads of its own."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the broker has accepted its subscriptions."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a message went through the broker and came back, not long ago."""
+
+    @property
+    def status(self) -> str:
+        """What it does, or what it lacks; a log line is written when the part before the first semicolon changes."""
+
+
+def serve(daemon: Daemon, *, stop: threading.Event | None = None, reload: Callable[[], None] = lambda: None) -> None:
+    """Report to systemd until SIGTERM, SIGINT or `stop`; `reload` is called after a SIGHUP, on this thread."""
+    stop, hangup = stop or threading.Event(), threading.Event()
+    systemd = sdnotify.SystemdNotifier()
+    started, before = False, ""
+    with _signals({signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: hangup}):
+        while not stop.wait(POLL_SECONDS if started else START_POLL_SECONDS):
+            if hangup.is_set():
+                hangup.clear()
+                reload()
+            started = _tell_systemd(systemd, daemon, started=started)
+            status = daemon.status
+            systemd.notify(f"STATUS={status}")
+            if (what := status.partition(";")[0]) != before:
+                before = what
+                log.info("%s", status)
+        systemd.notify("STOPPING=1")
+
+
+def _tell_systemd(systemd: Any, daemon: Daemon, *, started: bool) -> bool:
+    """Readiness once, then the watchdog while the broker answers; whether the daemon has been ready."""
+    if not started and not daemon.ready:
+        systemd.notify(f"EXTEND_TIMEOUT_USEC={START_MICROSECONDS}")
+        return False
+    if not started:
+        systemd.notify("READY=1")
+    if daemon.healthy:
+        systemd.notify("WATCHDOG=1")
+    return True
+
+
+@contextlib.contextmanager
+def _signals(events: dict[signal.Signals, threading.Event]) -> Iterator[None]:
+    """Each signal sets its event; only the main thread may ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_, event=event: event.set()) for number, event in events.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,131 @@
+"""A site for tests of the controller: its clock, and nodes that answer the gateway as real ones do, from a script."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from splitbus_gateway.alerts import Alerts
+from splitbus_gateway.controller import Catalogue, Controller
+from splitbus_gateway.epochs import Epochs
+from splitbus_gateway.stream import StreamSettings
+from splitbus_runtime.bus import Delivery, MemoryBroker
+from splitbus_schemas import messages as m
+from splitbus_schemas import topics
+from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.ids import model_key
+
+SITE = "home"
+
+
+class Node:
+    """A scripted node: gets its slices ready at once and profiles what it is asked to, `slowness` times the reference.
+
+    `stuck` leaves orders undone, `broken` fails them.
+    """
+
+    def __init__(self, broker: MemoryBroker, name: str, tier: str, whole_ms: float, boot: str = "b1") -> None:
+        self.name, self.tier, self.whole_ms, self.boot = name, tier, whole_ms, boot
+        self.stuck = self.broken = False
+        self.work = m.NodeWork()
+        self.peers: list[str] = []
+        self.profiled: set[str] = set()
+        self.bus = broker.connect()
+        caps = m.NodeCaps.model_validate(
+            {"node": name, "boot": boot, "tier": tier, "cores": 1, "memory_mb": 1, "codecs": sorted(CODECS),
+             "max_packet_bytes": 2**24}
+        )  # fmt: skip
+        self.send(topics.CAPS, caps, node=name)
+        self.status("ready")
+        self.bus.subscribe(topics.WORK.at(SITE, node=name), self._on_work)
+        self.bus.subscribe(topics.PEERS.at(SITE, node=name), self._on_peers)
+
+    def send(self, kind: topics.Topic, message: m.Message, **fields: str) -> None:
+        self.bus.publish(kind.at(SITE, **fields), message.to_json(), retain=kind.retain)
+
+    def status(self, state: str) -> None:
+        status = {"state": state, "node": self.name, "boot": self.boot, "tier": self.tier}
+        self.send(topics.STATUS, m.NodeStatus.model_validate(status), node=self.name)
+
+    def link(self, peer: str, mbit: float, rtt_ms: float = 4.0, confidence: float = 0.9) -> None:
+        report = m.LinkReport(
+            node=self.name, peer=peer, rtt_ms=rtt_ms, up_mbit=mbit, down_mbit=mbit, confidence=confidence, samples=9
+        )
+        self.send(topics.LINK, report, node=self.name, peer=peer)
+
+    def wants(self, model: str, state: str = "active", plan: str = "none", epoch: int = 0, **more: Any) -> None:
+        message = m.PlanState.model_validate(
+            {"node": self.name, "boot": self.boot, "plan": plan, "epoch": epoch, "state": state} | more
+        )
+        self.send(topics.PLAN_STATE, message, node=self.name, model=model_key(model))
+
+    def load(self) -> None:
+        """Do what was ordered."""
+        ready = [] if self.broken else self.work.slices
+        failed = dict.fromkeys(self.work.slices, "out of memory") if self.broken else {}
+        self.send(
+            topics.SLICES, m.SliceState(node=self.name, boot=self.boot, ready=ready, failed=failed), node=self.name
+        )
+
+    def _on_work(self, delivery: Delivery) -> None:
+        self.work = m.NodeWork.from_json(delivery.payload)
+        for request in self.work.profiles:
+            self._profile(request)
+        if not self.stuck:
+            self.load()
+
+    def _profile(self, request: m.ProfileRequest) -> None:
+        if request.whole in self.profiled:
+            return
+        self.profiled.add(request.whole)
+        count = len(request.cuts)
+        profile = m.NodeProfile(
+            node=self.name, boot=self.boot, model=request.model, cuts=request.cuts,
+            block_ms=[self.whole_ms / count] * count, spread_ms=[0.0] * count, whole_ms=self.whole_ms, runs=7,
+        )  # fmt: skip
+        self.send(topics.PROFILE, profile, node=self.name, model=model_key(request.model))
+
+    def _on_peers(self, delivery: Delivery) -> None:
+        self.peers = [peer.node for peer in m.Peers.from_json(delivery.payload).peers]
+
+
+class Site:
+    """A controller with a clock that tests turn, and everything that was published."""
+
+    def __init__(
+        self, broker: MemoryBroker, catalogue: Catalogue, state: Path, settings: StreamSettings | None = None
+    ) -> None:
+        self.broker, self.now = broker, 1000.0
+        self.bus = broker.connect()
+        self.log: list[Delivery] = []
+        self.inbox: deque[Delivery] = deque()
+        self.alerts = Alerts(self.bus, site=SITE, node="gateway", clock=lambda: self.now)
+        self.controller = Controller(
+            self.bus, catalogue, Epochs(state / "epochs.json"), self.alerts,
+            site=SITE, settings=settings, timestamp=lambda: "2026-01-01T00:00:00+00:00", now=self.now,
+        )  # fmt: skip
+        watcher = broker.connect()
+        for kind in (topics.WORK, topics.PLAN, topics.DECISION, topics.PEERS, topics.ALERT):
+            watcher.subscribe(kind.at(SITE, **dict.fromkeys(kind.fields, "+")), self.log.append)
+        self.log.clear()
+        self.bus.subscribe(self.controller.filters, self.inbox.append)
+
+    def run(self, seconds: float = 1.0) -> None:
+        """Let time pass."""
+        for _ in range(round(seconds / 0.05)):
+            self.now = round(self.now + 0.05, 3)
+            while self.inbox:
+                self.controller.handle(self.inbox.popleft(), self.now)
+            self.controller.step(self.now)
+
+    def said(self, kind: topics.Topic) -> list[Any]:
+        """Messages of a kind, oldest first."""
+        assert kind.message is not None
+        return [kind.message.from_json(d.payload) for d in self.log if kind.match(d.topic) and d.payload]
+
+    def retained(self, kind: topics.Topic, **fields: str) -> Any:
+        """What a newcomer would get."""
+        assert kind.message is not None
+        found = self.broker.retained.get(kind.at(SITE, **fields))
+        return kind.message.from_json(found.payload) if found else None
