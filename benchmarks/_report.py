@@ -44,8 +44,10 @@ def report(title: str, figures: Sequence[Figure], json_file: Path | None = None)
     """Print the figures as a table under the machine's line, and write them to `json_file`."""
     console = Console()
     table = Table(title=title, title_justify="left")
-    for column, side in (("name", "left"), ("value", "right"), ("unit", "left"), ("detail", "left")):
-        table.add_column(column, justify="right" if side == "right" else "left")
+    table.add_column("name", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("detail", overflow="fold")
     for figure in figures:
         table.add_row(figure.name, f"{figure.value:.4g}", figure.unit, figure.detail)
     console.print(machine(), highlight=False)

@@ -12,9 +12,8 @@ from splitbus_gateway.certificates import AUTHORITY, create_authority, issue_nod
 def make_authority(folder: Path, name: str) -> None:
     """Write ca.crt and ca.key. Raises ConfigError, also when they exist."""
     create_authority(name, datetime.now(UTC)).credential.write(folder, AUTHORITY)
-    print(
-        f"wrote {folder / AUTHORITY}.crt, which brokers and nodes trust, and {folder / AUTHORITY}.key: keep that offline"
-    )
+    stem = folder / AUTHORITY
+    print(f"wrote {stem}.crt, which brokers and nodes trust, and {stem}.key: keep that offline")
 
 
 def make_server(folder: Path, names: Sequence[str]) -> None:

@@ -98,7 +98,7 @@ def _print_cuts(graph: ModelGraph, rows: list[Row], reason: str) -> None:
     console.print(table)
     useful = sum(row["useful"] for row in rows)
     legal = sum(row["legal"] for row in rows)
-    print(f"{graph.steps} nodes, opset {graph.opset}; {legal} legal cuts, {useful} useful ones marked *")
+    print(f"{graph.steps} nodes, opset {graph.opset}; {legal} legal cuts, {useful} useful (marked *)")
     if reason:
         print(f"served whole: {reason}")
 

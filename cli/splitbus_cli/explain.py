@@ -1,4 +1,4 @@
-"""A decision of the gateway as text: why, what was predicted for each step, what was measured, what else was priced. Pure."""
+"""A decision of the gateway as text: why, each step as predicted and as measured, what else was priced. Pure."""
 
 from __future__ import annotations
 
@@ -61,18 +61,21 @@ def text(board: Board, key: StreamKey, decision: Decision) -> str:
 
 def _lines(board: Board, key: StreamKey, decision: Decision) -> Iterator[str]:
     stats = _stats(board, key, decision)
-    yield f"{decision.device} runs {decision.name} by plan {decision.plan}, epoch {decision.epoch}, {reported(board, key)}"
+    plan = f"plan {decision.plan}, epoch {decision.epoch}, {reported(board, key)}"
+    yield f"{decision.device} runs {decision.name} by {plan}"
     yield f"decided {decision.at}, {decision.considered} ways priced{'' if decision.changed else ', nothing changed'}"
     yield f"why: {decision.why}"
     if (pin := board.pins.get(key)) is not None:
-        yield f"pinned{f' by {pin.by}' if pin.by else ''}: cuts {cuts_text(pin.cuts)}, nodes {', '.join(pin.nodes) or 'free'}"
+        nodes = ", ".join(pin.nodes) or "free"
+        yield f"pinned{f' by {pin.by}' if pin.by else ''}: cuts {cuts_text(pin.cuts)}, nodes {nodes}"
     yield ""
     measured = f", measured {milliseconds(stats.p50_ms)} (p50)" if stats and stats.p50_ms is not None else ""
     yield f"chosen: {_candidate(decision.chosen)}{measured}"
     yield from _step_lines(decision, stats)
     if decision.runner_up is not None:
-        slower = decision.runner_up.predicted_ms - decision.chosen.predicted_ms
-        yield f"next best: {_candidate(decision.runner_up)}, {milliseconds(abs(slower))} {'slower' if slower >= 0 else 'faster'}"
+        more = decision.runner_up.predicted_ms - decision.chosen.predicted_ms
+        than = f"{milliseconds(abs(more))} {'slower' if more >= 0 else 'faster'}"
+        yield f"next best: {_candidate(decision.runner_up)}, {than}"
     if decision.before is not None:
         yield f"before: {_candidate(decision.before)}"
     yield from (f"link {_link(link)}" for link in decision.links)

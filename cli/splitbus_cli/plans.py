@@ -90,6 +90,13 @@ def _no_plans(board: Board, device: str, site: str) -> str:
     return f"device {device!r} of site {site} has no plan: {others}"
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a user database
+        return ""
+
+
 @dataclass(frozen=True)
 class Wish:
     """A pin as typed."""
@@ -105,7 +112,7 @@ def pin(target: Target, device: str, model: str, wish: Wish) -> None:
     check_id("device", device)
     with _site(target) as (bus, board):
         card = board.find_model(model, bus.site)
-        wanted = make_pin(wish, card, getpass.getuser())
+        wanted = make_pin(wish, card, _user())
         bus.retain(_topic(bus, device, card), wanted.to_json())
         print(f"pinned {device} {card.name}: {_pin_text(wanted)}")
         if device not in board.status:
@@ -119,18 +126,14 @@ def make_pin(wish: Wish, card: ModelCard, by: str) -> Pin:
     if wish.local and (wish.codecs or wish.nodes):
         raise ConfigError("--local runs the whole model on the device: leave --codec and --node out")
     codecs = _codecs(wish)
-    for codec in codecs:
-        if codec not in CODECS:
-            raise ConfigError(f"codec {codec!r} is not known: use one of {', '.join(CODECS)}")
-    for cut in wish.cuts:
-        if cut not in card.cuts:
-            raise ConfigError(f"model {card.name} has no useful cut {cut}: it has {', '.join(map(str, card.cuts))}")
+    if unknown := [codec for codec in codecs if codec not in CODECS]:
+        raise ConfigError(f"codec {unknown[0]!r} is not known: use one of {', '.join(CODECS)}")
+    if odd := [cut for cut in wish.cuts if cut not in card.cuts]:
+        raise ConfigError(f"model {card.name} has no useful cut {odd[0]}: it has {', '.join(map(str, card.cuts))}")
     if any(later <= earlier for earlier, later in pairwise(wish.cuts)):
         raise ConfigError(f"cuts {', '.join(map(str, wish.cuts))} are not in the order of the model, first to last")
     if wish.nodes and len(wish.nodes) != len(wish.cuts):
-        raise ConfigError(
-            f"{len(wish.cuts)} cuts need {len(wish.cuts)} workers, not {len(wish.nodes)}: --node for each"
-        )
+        raise ConfigError(f"each cut needs a worker: {len(wish.cuts)} --cut, but {len(wish.nodes)} --node")
     for node in wish.nodes:
         check_id("node", node)
     cuts = [PlanCut(index=cut, codec=codec) for cut, codec in zip(wish.cuts, codecs, strict=True)]
@@ -142,9 +145,7 @@ def _codecs(wish: Wish) -> list[str]:
     if len(wish.codecs) == len(wish.cuts):
         return list(wish.codecs)
     if len(wish.codecs) > 1:
-        raise ConfigError(
-            f"{len(wish.cuts)} cuts need {len(wish.cuts)} codecs, not {len(wish.codecs)}: --codec for each"
-        )
+        raise ConfigError(f"each cut needs a codec: {len(wish.cuts)} --cut, but {len(wish.codecs)} --codec")
     return list(wish.codecs or ("zstd",)) * len(wish.cuts)
 
 

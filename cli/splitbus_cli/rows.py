@@ -1,4 +1,4 @@
-"""The rows that `splitbus top` and `splitbus plan show` print, as plain values: what JSON holds and tables format. Pure."""
+"""The rows of `splitbus top` and `splitbus plan show` as plain values: JSON holds them, tables format them. Pure."""
 
 from __future__ import annotations
 

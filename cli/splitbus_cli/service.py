@@ -6,11 +6,10 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from splitbus_gateway.catalogue import Catalogue
-
 from splitbus_cli.registry import open_gateway_registry
 from splitbus_gateway.config import GatewayConfig
 from splitbus_gateway.daemon import GatewayDaemon
+from splitbus_gateway.registry import Registry
 from splitbus_runtime.agent import new_boot
 from splitbus_runtime.bus import Will
 from splitbus_runtime.mqtt import MqttBus
@@ -25,7 +24,7 @@ class GatewayService:
     """A running gateway as `serve` sees it."""
 
     daemon: GatewayDaemon
-    catalogue: Catalogue
+    registry: Registry
     control: MqttBus
     data: MqttBus
 
@@ -44,7 +43,7 @@ class GatewayService:
         if not self.ready:
             problem = self.control.problem or self.data.problem or "connecting"
             return f"{config.node} waits for the broker at {address}: {problem}"
-        names = sorted(self.catalogue.cards())
+        names = [record.name for record in self.registry.list()]
         models = f"models {', '.join(names)}" if names else "no models yet: splitbus model add NAME FILE"
         return f"{config.node} serves site {config.site} at {address}, {models}; broker answered {self._echo()} ago"
 
@@ -62,9 +61,8 @@ def run_gateway(config: GatewayConfig) -> None:
         stack.callback(control.close)
         data = _connect(config.broker, f"{config.node}-data", None)
         stack.callback(data.close)
-        catalogue = Catalogue(registry)
-        daemon = stack.enter_context(GatewayDaemon(config, control, data, catalogue, boot=boot))
-        serve(GatewayService(daemon, catalogue, control, data), reload=_tell_reload)
+        daemon = stack.enter_context(GatewayDaemon(config, control, data, registry, boot=boot))
+        serve(GatewayService(daemon, registry, control, data), reload=_tell_reload)
     log.info("%s stopped", config.node)
 
 

@@ -61,9 +61,9 @@ def view(board: Board, bus: Connection) -> RenderableType:
     problem = "" if bus.bus.connected else " (connection lost, trying again)"
     parts: list[RenderableType] = [
         Text.assemble(("splitbus", "bold"), f" site {bus.site} at {bus.address}", (problem, "red")),
-        nodesnew_table(node_rows(board)),
-        linksnew_table(link_rows(board)),
-        streamsnew_table(stream_rows(board)),
+        nodes_table(node_rows(board)),
+        links_table(link_rows(board)),
+        streams_table(stream_rows(board)),
     ]
     if not board.status:
         parts.append(Text("No node has spoken at this site: start `splitbus gateway` and `splitbus worker`."))
@@ -71,7 +71,7 @@ def view(board: Board, bus: Connection) -> RenderableType:
     return Group(*parts)
 
 
-def nodesnew_table(rows: list[Row]) -> Table:
+def nodes_table(rows: list[Row]) -> Table:
     """Nodes: tier, state, load, sessions, round trip to the broker."""
     table = new_table("nodes", "node", "tier", "state", "busy", "queue", "lanes", "sessions", "memory", "broker rtt")
     for row in rows:
@@ -92,7 +92,7 @@ def nodesnew_table(rows: list[Row]) -> Table:
     return table
 
 
-def linksnew_table(rows: list[Row]) -> Table:
+def links_table(rows: list[Row]) -> Table:
     """Links: round trip, goodput both ways, and how sure the sender is."""
     table = new_table("links", "from", "to", "rtt", "up Mbit/s", "down Mbit/s", "loss", "samples", "sure", "source")
     for row in rows:
@@ -111,7 +111,7 @@ def linksnew_table(rows: list[Row]) -> Table:
     return table
 
 
-def streamsnew_table(rows: list[Row]) -> Table:
+def streams_table(rows: list[Row]) -> Table:
     """Streams: the plan, what the device makes of it, and how its frames do."""
     table = new_table(
         "streams", "device", "model", "plan", "state", "cuts", "frames go", "fps", "p50", "p95", "predicted", "dropped"

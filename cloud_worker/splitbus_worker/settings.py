@@ -23,22 +23,16 @@ class WorkerConfig(Settings):
     node: str = Field(default="", description="Its id on the bus; host name and tier when empty.")
     tier: Literal["edge", "cloud"] = Field(default="edge", description="Where it stands: `edge` or `cloud`.")
     broker: BrokerSettings = Field(default_factory=BrokerSettings, description="How to reach the broker.")
-    state_dir: Path | None = Field(
-        default=None, description="Folder of the slices on disk; the user's cache when absent."
-    )
+    state_dir: Path | None = Field(default=None, description="Folder of slices on disk; the user's cache if absent.")
     disk_mb: int = Field(default=8192, ge=64, description="What those may take; the least recently used ones give way.")
-    memory_mb: int = Field(
-        default=1024, ge=16, description="What warm sessions may take; the least recently used are closed."
-    )
+    memory_mb: int = Field(default=1024, ge=16, description="What warm sessions may take; the longest unused close.")
     concurrency: int = Field(default=1, ge=1, le=64, description="Frames that run at once.")
     threads: int = Field(default=0, ge=0, le=1024, description="Threads for one frame; 0 leaves it to onnxruntime.")
     queue: int = Field(default=16, ge=1, le=1024, description="Frames that may wait, of all devices together.")
     queue_per_device: int = Field(
-        default=4, ge=1, le=1024, description="Of one device; then its newest replaces its oldest."
+        default=4, ge=1, le=1024, description="Of one device; then its newest ousts its oldest."
     )
-    slowdown: float = Field(
-        default=1.0, ge=1, le=1000, description="Emulates a machine so many times slower; for trials."
-    )
+    slowdown: float = Field(default=1.0, ge=1, le=1000, description="Emulates a machine so many times slower.")
 
     @field_validator("site", "node")
     @classmethod

@@ -5,13 +5,14 @@ Runs on one thread, its caller's: `handle` each message, `step` often; both take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from splitbus_gateway.alerts import Alerts
 from splitbus_gateway.drafts import Slicer
 from splitbus_gateway.epochs import Epochs
 from splitbus_gateway.facts import ModelFacts
+from splitbus_gateway.profiling import Turns
 from splitbus_gateway.rollout import union
 from splitbus_gateway.state import WATCHED, NodeView, StreamKey, World
 from splitbus_gateway.stream import Stream, StreamSettings, Turn
@@ -66,7 +67,7 @@ class Controller:
         self._streams: dict[StreamKey, Stream] = {}
         self._unknown: set[StreamKey] = set()
         self._sent: dict[str, bytes] = {}
-        self._orders: dict[str, m.NodeWork] = {}
+        self._turns = Turns()
         self._due = now + settle_s
         self._asleep_until = self._due
 
@@ -79,13 +80,6 @@ class Controller:
     def plans(self) -> dict[StreamKey, m.Plan]:
         """The running plans."""
         return {key: stream.running for key, stream in self._streams.items() if stream.running}
-
-    @property
-    def ordered(self) -> set[str]:
-        """All slices that nodes are to hold or to time."""
-        orders = list(self._orders.values())
-        timed = {block for work in orders for request in work.profiles for block in (*request.blocks, request.whole)}
-        return timed.union(*(work.slices for work in orders))
 
     def handle(self, delivery: Delivery, now: float) -> None:
         """Take a message from the bus; what breaks the contract is counted and told, and changes nothing."""
@@ -176,29 +170,33 @@ class Controller:
 
     def _send_orders(self, now: float) -> None:
         slices = union(stream.wanted(now) for stream in self._streams.values())
-        for name, view in sorted(self.world.nodes.items()):
-            if view.tier == "gateway" or view.tier is None:
-                continue
-            work = m.NodeWork(slices=sorted(slices.get(name, ())), profiles=self._profiles_wanted(view))
-            self._orders[name] = work
-            self._send(topics.WORK, work, node=name)
+        views = [view for _, view in sorted(self.world.nodes.items()) if view.tier not in (None, "gateway")]
+        unprofiled = {view.node: models for view in views if (models := self._unprofiled(view))}
+        workers_first = sorted(unprofiled, key=lambda name: (self.world.nodes[name].tier == "device", name))
+        admitted = self._turns.admit(workers_first, now)
+        for view in views:
+            models = unprofiled.get(view.node, []) if view.node in admitted else []
+            work = m.NodeWork(slices=sorted(slices.get(view.node, ())), profiles=self._profile_requests(models))
+            self._send(topics.WORK, work, node=view.node)
 
-    def _profiles_wanted(self, view: NodeView) -> list[m.ProfileRequest]:
+    def _unprofiled(self, view: NodeView) -> list[ModelFacts]:
         """Models in use there that this start of the node has not timed yet."""
         if not view.is_ready:
             return []
+        used = {
+            stream.model.model: stream.model
+            for key, stream in sorted(self._streams.items())
+            if (view.node == key[0] if view.tier == "device" else self._is_there(key[0]))
+        }
+        return [model for model in used.values() if not view.has_fresh_profile(model.model, model.block_ends)]
+
+    def _profile_requests(self, models: Iterable[ModelFacts]) -> list[m.ProfileRequest]:
         requests = []
-        for key, stream in sorted(self._streams.items()):
-            concerned = view.node == key[0] if view.tier == "device" else self._is_there(key[0])
-            if not concerned or view.has_fresh_profile(stream.model.model, stream.model.block_ends):
-                continue
+        for model in models:
             try:
-                request = self._catalogue.profile_request(stream.model.model)
+                requests.append(self._catalogue.profile_request(model.model))
             except SplitbusError as error:
-                self.alerts("profiles_failed", f"{stream.model.name} cannot be cut into blocks: {error}")
-                continue
-            if request not in requests:
-                requests.append(request)
+                self.alerts("profiles_failed", f"{model.name} cannot be cut into blocks: {error}")
         return requests
 
     def _is_there(self, device: str) -> bool:

@@ -122,7 +122,6 @@ class GatewayDaemon:
             if now >= next_beat:
                 next_beat = now + BEAT_S
                 self._guarded("models_failed", self._refresh_models)
-                self._guarded("blobs_failed", self._keep_ordered)
                 self._presence.beat(self._counters(), self._inbox.qsize(), now)
             self._guarded("planning_failed", lambda: self._controller.step(time.monotonic()))
 
@@ -170,10 +169,6 @@ class GatewayDaemon:
                     MODEL.at(self.config.site, name=name), payload, qos=MODEL.qos, retain=MODEL.retain
                 )  # fmt: skip
                 self._note_card(name, payload)
-
-    def _keep_ordered(self) -> None:
-        """What nodes are to fetch must not give way to newer slices."""
-        self._registry.store.pin(self._slices.blobs(self._controller.ordered))
 
     def _note_card(self, name: str, payload: bytes) -> None:
         if payload:

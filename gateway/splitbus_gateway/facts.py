@@ -13,7 +13,8 @@ from splitbus_gateway.state import NodeView, StreamView, World
 from splitbus_schemas import messages as m
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.ids import model_key
-from splitbus_schemas.limits import MAX_PACKET_BYTES
+from splitbus_schemas.limits import MAX_PACKET_BYTES, MAX_PARTS
+from splitbus_schemas.parts import PART_PREFIX_BYTES
 
 _MAX_BUSY = 0.98
 """The queue of a server that is busier than that grows without end; the plan only has to avoid it."""
@@ -86,8 +87,13 @@ def _node_facts(view: NodeView, model: ModelFacts, stream: StreamView) -> NodeFa
         elapsed_ms=elapsed,
         wait_ms=0.0 if elapsed is None else wait_ms(view, float(elapsed[-1]), _own_share(view, stream)),
         codecs=frozenset(caps.codecs if caps else model.codings.codecs),
-        max_packet_bytes=caps.max_packet_bytes if caps else MAX_PACKET_BYTES,
+        max_packet_bytes=min(MAX_PACKET_BYTES, MAX_PARTS * _part_bytes(caps)) if caps else MAX_PACKET_BYTES,
     )
+
+
+def _part_bytes(caps: m.NodeCaps) -> int:
+    """What a part may carry through the node's broker: larger packets go in parts."""
+    return max(0, caps.max_packet_bytes - PART_PREFIX_BYTES)
 
 
 def elapsed_ms(profile: m.NodeProfile | None, model: ModelFacts) -> Floats | None:

@@ -38,7 +38,7 @@ class Split:
         if not self.cuts:
             return f"all on {self.nodes[0]}"
         stages = zip(self.cuts, self.nodes[1:], strict=True)
-        return ", ".join(f"{'input' if cut.index == 0 else 'cut'} {_code(cut)} on {node}" for cut, node in stages)
+        return " then ".join(f"{'input' if cut.index == 0 else 'cut'} {_code(cut)} on {node}" for cut, node in stages)
 
 
 def _code(cut: Cut) -> str:

@@ -42,6 +42,8 @@ DEFAULT_SAMPLES: Final = 16
 
 MAX_MODELS: Final = 32
 
+_DECODED = ".decoded"
+
 
 class Registry:
     """Models by name, below `state_dir`. Methods may be called from several threads, and raise ModelError.
@@ -146,6 +148,8 @@ class Registry:
         try:
             record = self._record(name, path, graph, feeds, digest, samples, progress)
             self._write(record)
+        except OSError as error:
+            raise ModelError(f"{self._files.parent} does not take model {name}: {error.strerror or error}") from error
         finally:
             self._drop_files(graph.sha256)
         if known is not None:
@@ -167,9 +171,6 @@ class Registry:
             if stamps.get(name) != self._stamps.get(name):
                 self._reload(name, paths.get(name))
                 self._version += 1
-        if stamps != self._stamps:
-            blobs = (w.sha256 for record in self._records.values() for w in record.weights if w.file is None)
-            self.store.pin(blobs)
         self._stamps = stamps
 
     def _reload(self, name: str, path: Path | None) -> None:
@@ -266,14 +267,17 @@ class Registry:
         files = {folder / file.name: file.sha256 for file in graph.files}
         for path, sha in files.items():
             self.store.remember_file(sha, path)
-        return [self._keep_weight(weight, files) for weight in graph.weights.values()]
+        return [self._keep_weight(weight, graph.sha256, files) for weight in graph.weights.values()]
 
-    def _keep_weight(self, weight: Weight, files: dict[Path, str]) -> WeightRef:
+    def _keep_weight(self, weight: Weight, model: str, files: dict[Path, str]) -> WeightRef:
         if weight.nbytes > MAX_BLOB_BYTES:
             raise ModelError(f"weight {weight.name} has {weight.nbytes} bytes, the limit is {MAX_BLOB_BYTES}")
         sha, place = weight.sha256, {}
-        if weight.file is None:
-            self.store.put(weight.data)
+        if weight.file is None:  # a list of numbers in the model file: what is removed with the model, not evicted
+            path = self._folder(model) / _DECODED / sha
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(weight.data)
+            self.store.remember_file(sha, path)
         else:
             self.store.remember_file(sha, weight.file, weight.offset, weight.nbytes)
             place = {"file": files[weight.file], "offset": weight.offset}
@@ -283,13 +287,9 @@ class Registry:
         )
 
     def _write(self, record: ModelRecord) -> None:
-        target = self._models / f"{record.name}.json"
-        try:
-            with NamedTemporaryFile(dir=self._models, suffix=".tmp", delete=False) as file:
-                file.write(record.model_dump_json(indent=1, exclude_none=True).encode())
-            Path(file.name).replace(target)
-        except OSError as error:
-            raise ModelError(f"{target} cannot be written: {error.strerror or error}") from error
+        with NamedTemporaryFile(dir=self._models, suffix=".tmp", delete=False) as file:
+            file.write(record.model_dump_json(indent=1, exclude_none=True).encode())
+        Path(file.name).replace(self._models / f"{record.name}.json")
 
     def _drop_files(self, model: str) -> None:
         """Remove a model's files unless a name needs them. Others' are left: they may be about to get their name."""

@@ -94,8 +94,8 @@ def _rows(array: Array, spec: TensorSpec, what: str) -> list[Array]:
     if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
         raise ModelError(f"{what} give input {spec.name} as {array.dtype}, the model takes {spec.dtype}")
     array = array.astype(spec.dtype, copy=False)
-    if array.shape == spec.sizes:
-        return [array]
+    if array.shape in (spec.sizes, spec.sizes[1:] if spec.sizes[:1] == (1,) else None):
+        return [array.reshape(spec.sizes)]
     if array.ndim and array.shape[1:] == spec.sizes:
         return list(array)
     batch = spec.sizes[0] if spec.sizes else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from splitbus_schemas.errors import ModelError
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime keeps usage files from its first import on
+
+import onnxruntime as ort
 
 Array = NDArray[Any]
 

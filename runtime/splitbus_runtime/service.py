@@ -1,7 +1,4 @@
-"""How a daemon runs under systemd, or without it: signals, readiness, status, and a watchdog fed by the broker.
-
-Needs sdnotify, which a camera does not install: only daemons import this module.
-"""
+"""How a daemon runs under systemd, or without it: signals, readiness, status, and a watchdog fed by the broker."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import sdnotify
+from splitbus_runtime.notify import notify
 
 log = logging.getLogger(__name__)
 
@@ -42,31 +39,30 @@ class Daemon(Protocol):
 def serve(daemon: Daemon, *, stop: threading.Event | None = None, reload: Callable[[], None] = lambda: None) -> None:
     """Report to systemd until SIGTERM, SIGINT or `stop`; `reload` is called after a SIGHUP, on this thread."""
     stop, hangup = stop or threading.Event(), threading.Event()
-    systemd = sdnotify.SystemdNotifier()
     started, before = False, ""
     with _signals({signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: hangup}):
         while not stop.wait(POLL_SECONDS if started else START_POLL_SECONDS):
             if hangup.is_set():
                 hangup.clear()
                 reload()
-            started = _tell_systemd(systemd, daemon, started=started)
+            started = _tell_systemd(daemon, started=started)
             status = daemon.status
-            systemd.notify(f"STATUS={status}")
+            notify(f"STATUS={status}")
             if (what := status.partition(";")[0]) != before:
                 before = what
                 log.info("%s", status)
-        systemd.notify("STOPPING=1")
+        notify("STOPPING=1")
 
 
-def _tell_systemd(systemd: Any, daemon: Daemon, *, started: bool) -> bool:
+def _tell_systemd(daemon: Daemon, *, started: bool) -> bool:
     """Readiness once, then the watchdog while the broker answers; whether the daemon has been ready."""
     if not started and not daemon.ready:
-        systemd.notify(f"EXTEND_TIMEOUT_USEC={START_MICROSECONDS}")
+        notify(f"EXTEND_TIMEOUT_USEC={START_MICROSECONDS}")
         return False
     if not started:
-        systemd.notify("READY=1")
+        notify("READY=1")
     if daemon.healthy:
-        systemd.notify("WATCHDOG=1")
+        notify("WATCHDOG=1")
     return True
 
 

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from splitbus_schemas._kinds import KINDS_BY_TYPE
 from splitbus_schemas.limits import WIRE_VERSION
+from splitbus_schemas.meanings import meaning
 from splitbus_schemas.topics import BLOB_DATA, BLOB_GET, ROOT, TOPICS, Topic
 
 Document: TypeAlias = dict[str, Any]
@@ -170,4 +171,7 @@ def _schemas() -> Document:
         [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
     )
     schemas: Document = definitions["$defs"]
+    for schema in schemas.values():
+        for name, field in schema["properties"].items():
+            field["description"] = meaning(name, field)
     return dict(sorted(schemas.items()))

@@ -27,6 +27,7 @@ Milliseconds = Annotated[float, Field(ge=0, le=MAX_MILLISECONDS)]
 Mbit = Annotated[float, Field(ge=MIN_MBIT, le=MAX_MBIT)]
 BLOB_DATA_PATTERN = rf"^splitbus/v{WIRE_VERSION}/[a-z0-9_-]+/blob/data/[a-z0-9_-]+/[a-z0-9_-]+$"
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Coding = Annotated[str, Field(pattern="^(raw|zstd)$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
@@ -144,7 +145,7 @@ class ModelCard(Message):
     files: list[FileRef]
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    nodes: Count
+    nodes: Count = Field(description="How many nodes its graph has.")
     cuts: list[Count] = Field(description="Indices of the cuts that the planner considers.")
     whole_because: str | None = Field(default=None, description="Why the model is served whole, when it is.")
 
@@ -186,7 +187,7 @@ class NodeStats(Message):
     sessions: Count = 0
     sessions_mb: Annotated[float, Field(ge=0)] = 0.0
     broker_rtt_ms: Milliseconds | None = None
-    counters: dict[str, int] = Field(default_factory=dict)
+    counters: dict[str, Count] = Field(default_factory=dict)
 
 
 class Alert(Message):
@@ -271,7 +272,7 @@ class PlanStage(Part):
     node: Id
     tier: Tier
     slice: Sha256 | None = Field(default=None, description="None: the tensors are passed as they are.")
-    coding: str = Field(default="raw", description="How the bytes of its outputs are coded.")
+    coding: Coding = Field(default="raw", description="How the bytes of its outputs are coded.")
 
 
 class PlanCut(Part):
@@ -365,13 +366,15 @@ class StreamStats(Message):
     epoch: Count
     period_s: Annotated[float, Field(gt=0)]
     frames: Count = Field(description="Frames answered within the period.")
-    routes: dict[str, int] = Field(default_factory=dict, description="Answers by route, e.g. cam>edge1>cloud1.")
+    routes: dict[str, Count] = Field(default_factory=dict, description="Answers by route, e.g. cam>edge1>cloud1.")
     p50_ms: Milliseconds | None = None
     p95_ms: Milliseconds | None = None
     steps: list[Step] = Field(default_factory=list, description="Medians by step over the period's bus answers.")
     cut_bytes: list[Count] = Field(default_factory=list, description="Median coded bytes at each cut.")
     in_flight: Count = 0
-    counters: dict[str, int] = Field(default_factory=dict, description="Since the start: answered, dropped, late, ...")
+    counters: dict[str, Count] = Field(
+        default_factory=dict, description="Since the start: answered, dropped, late, ..."
+    )
 
 
 class Pin(Message):
@@ -383,7 +386,7 @@ class Pin(Message):
 
 
 class BlobRequest(Message):
-    """A piece of a blob, please; sent to blob/get/<node>, answered on the response topic."""
+    """A piece of a blob, please; sent to blob/get/<node>, answered at `reply_to`."""
 
     sha256: Sha256
     offset: Count = 0

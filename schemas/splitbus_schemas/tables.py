@@ -12,12 +12,13 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 
 from splitbus_schemas import limits, messages
+from splitbus_schemas.meanings import meaning
 from splitbus_schemas.topics import ROOT, TOPICS, Topic
 
 BEGIN: Final = "<!-- {} -->"
 """Marks where a generated piece of a page begins and, with a slash, where it ends."""
 
-PATTERNS: Final = {"^[0-9a-f]{64}$": "SHA-256", "^[a-z0-9][a-z0-9_-]*$": "id"}
+PATTERNS: Final = {"^[0-9a-f]{64}$": "SHA-256", "^[a-z0-9][a-z0-9_-]*$": "id", "^(raw|zstd)$": "`raw`, `zstd`"}
 """What people call a string of that form."""
 
 
@@ -66,9 +67,9 @@ def messages_tables() -> str:
     lines: list[str] = []
     for kind in kinds:
         fields = {name: field for name, field in kind.model_fields.items() if name != "v"}
-        schema = kind.model_json_schema()
+        properties = kind.model_json_schema()["properties"]
         rows = [
-            (f"`{name}`", _type(schema["properties"][name]), _default(field), field.description or "")
+            (f"`{name}`", _type(properties[name]), _default(field), meaning(name, properties[name]))
             for name, field in fields.items()
         ]
         about = " ".join((kind.__doc__ or "").split())

@@ -6,6 +6,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import onnx
+from tests import models
+
 from splitbus_gateway.alerts import Alerts
 from splitbus_gateway.controller import Catalogue, Controller
 from splitbus_gateway.epochs import Epochs
@@ -17,6 +20,20 @@ from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.ids import model_key
 
 SITE = "home"
+
+
+def pyramid() -> onnx.ModelProto:
+    """Convolutions that make the tensors ever smaller: work enough that a slow device wants help."""
+    layers = [("a", 3, 16, 2), ("b", 16, 32, 2), ("c", 32, 64, 2), ("d", 64, 64, 2)]
+    nodes, weights, before = [], [], "x"
+    for name, inn, out, stride in layers:
+        nodes += [models.conv(before, name, strides=[stride, stride]), models.node("Relu", [name], [f"{name}r"])]
+        weights += models.conv_weights(name, out, inn)
+        before = f"{name}r"
+    nodes += [models.node("GlobalAveragePool", [before], ["p"]), models.node("Flatten", ["p"], ["f"])]
+    nodes += [models.node("Gemm", ["f", "g.w", "g.b"], ["y"])]
+    weights += [models.weight("g.w", 64, 10), models.weight("g.b", 10)]
+    return models.model(nodes, [models.value("x", [1, 3, 128, 128])], [models.value("y", [1, 10])], weights)
 
 
 class Node:

@@ -211,17 +211,19 @@ def test_closing_does_not_wait_for_the_rate(broker: MemoryBroker, store: BlobSto
 
 
 def test_a_greedy_node_does_not_hold_up_another(broker: MemoryBroker, store: BlobStore) -> None:
-    service = BlobService(broker.connect(), store, site=SITE, node="gateway", bytes_per_s=2_000_000)
+    service = BlobService(broker.connect(), store, site=SITE, node="gateway", bytes_per_s=200_000)
     sha = store.put(bytes(BLOB_CHUNK_BYTES * 100))
     greedy, modest = Asker(broker.connect(), "greedy"), Asker(broker.connect(), "modest")
     for piece in range(100):
         greedy.ask(sha, piece * BLOB_CHUNK_BYTES)
+    before = len(greedy.pieces)
     modest.ask(sha)
     wait_for(lambda: modest.pieces)
-    served = len(greedy.pieces)
+    served = len(greedy.pieces) - before
+    dropped = service.counters["blob_dropped"]
     service.close()
-    assert served <= 4
-    assert service.counters["blob_dropped"] >= 100 - MAX_WAITING - 2
+    assert served <= 2  # the one under way, and one whose turn it was
+    assert 0 < dropped <= 100 - MAX_WAITING
 
 
 def request(number: int, node: str = "cam1") -> BlobRequest:

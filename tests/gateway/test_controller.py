@@ -6,14 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import models
-from tests.gateway.scripted import SITE, Node, Site
+from tests.gateway.scripted import SITE, Node, Site, pyramid
 
 from splitbus_gateway import stream as stream_module
+from splitbus_gateway.profiling import Turns
 from splitbus_gateway.registry import Registry
 from splitbus_gateway.rollout import Patience
 from splitbus_gateway.slicing import SliceBook
@@ -22,20 +22,6 @@ from splitbus_runtime.bus import Delivery, MemoryBroker
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
 from splitbus_schemas.ids import model_key
-
-
-def pyramid() -> onnx.ModelProto:
-    """Convolutions that make the tensors ever smaller: work enough that a slow device wants help."""
-    layers = [("a", 3, 16, 2), ("b", 16, 32, 2), ("c", 32, 64, 2), ("d", 64, 64, 2)]
-    nodes, weights, before = [], [], "x"
-    for name, inn, out, stride in layers:
-        nodes += [models.conv(before, name, strides=[stride, stride]), models.node("Relu", [name], [f"{name}r"])]
-        weights += models.conv_weights(name, out, inn)
-        before = f"{name}r"
-    nodes += [models.node("GlobalAveragePool", [before], ["p"]), models.node("Flatten", ["p"], ["f"])]
-    nodes += [models.node("Gemm", ["f", "g.w", "g.b"], ["y"])]
-    weights += [models.weight("g.w", 64, 10), models.weight("g.b", 10)]
-    return models.model(nodes, [models.value("x", [1, 3, 128, 128])], [models.value("y", [1, 10])], weights)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +102,7 @@ def test_from_interest_to_profiles_to_a_plan(cast: Cast) -> None:
     cast.site.run(1)
     assert cast.cam.work.profiles == []
     cast.cam.wants(cast.model)
-    cast.site.run(0.5)
+    cast.site.run(1)
     assert len(cast.cam.profiled) == len(cast.edge.profiled) == len(cast.cloud.profiled) == 1
     assert cast.cam.peers == ["cloud1", "edge1"]
     assert cast.edge.peers == ["cloud1"]
@@ -395,6 +381,16 @@ def test_a_mistake_in_planning_is_counted_and_the_last_plan_stays(
     monkeypatch.undo()
     cast.site.run(2)
     assert cast.plan != plan
+
+
+def test_nodes_profile_one_after_the_other_workers_first_and_a_slow_one_holds_nobody_up() -> None:
+    turns = Turns()
+    assert turns.admit(["edge1", "cam1", "cam2"], 0.0) == {"edge1"}
+    assert turns.admit(["cam1", "cam2"], 1.0) == {"cam1"}
+    assert turns.admit(["cam1", "cam2"], 15.0) == {"cam1"}
+    assert turns.admit(["cam1", "cam2"], 25.0) == {"cam1", "cam2"}
+    assert len(turns.admit([f"cam{i}" for i in range(40)], 50.0)) == 6 + 2
+    assert turns.admit([], 60.0) == set()
 
 
 FIELDS = {"node": "cam1", "peer": "edge1", "device": "cam1", "boot": "b1", "name": "person"}

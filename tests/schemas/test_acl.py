@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import queue
 from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import pytest
 from tests.brokers import Broker, BrokerFactory
@@ -25,13 +25,22 @@ ROLES: dict[str, set[str]] = {
 }
 """Beside being nodes, all of them."""
 
+Devices: TypeAlias = tuple[str, ...] | None
+
 EVERYTHING = "auditor"
 """A user that the generated rules do not know, and the test allows everything."""
 
-FIELDS = {"node": ROLES, "device": ("cam1", "cam2", "edge1"), "peer": ("edge1",), "boot": ("b",), "model": ("m",), "name": ("n",)}  # fmt: skip
+FIELDS = {
+    "node": tuple(ROLES),
+    "device": ("cam1", "cam2", "edge1"),
+    "peer": ("edge1",),
+    "boot": ("b",),
+    "model": ("m",),
+    "name": ("n",),
+}
 
 
-def may(user: str, roles: tuple[str, ...], fields: dict[str, str], devices: tuple[str, ...] | None) -> bool:
+def may(user: str, roles: tuple[str, ...], fields: dict[str, str], devices: Devices) -> bool:
     """What the registry says, in other words than the generator's."""
     own_device = fields.get("device") == user and (devices is None or user in devices)
     return (
@@ -49,25 +58,23 @@ def instances() -> Iterator[tuple[Topic, dict[str, str], str]]:
             yield topic, fields, topic.at("home", **fields)
 
 
-CONFIGURATIONS = {
-    "as committed": (acl(), None, "home"),
-    "with the devices named": (acl(devices=["cam1", "cam2"], site="home"), ("cam1", "cam2"), "home"),
+CONFIGURATIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "as committed": (acl(), None),
+    "with the devices named": (acl(devices=["cam1", "cam2"], site="home"), ("cam1", "cam2")),
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def rules(
-    request: pytest.FixtureRequest, broker_factory: BrokerFactory
-) -> Iterator[tuple[Broker, tuple[str, ...] | None]]:
-    text, devices, _ = request.param
+@pytest.fixture(scope="module", params=CONFIGURATIONS)
+def rules(request: pytest.FixtureRequest, broker_factory: BrokerFactory) -> Iterator[tuple[Broker, Devices]]:
+    text, devices = CONFIGURATIONS[request.param]
     text += f"\nuser {EVERYTHING}\ntopic readwrite #\n"
-    with broker_factory("max_queued_messages 0", users=dict.fromkeys([*ROLES, EVERYTHING], "word"), acl=text) as broker:
+    with broker_factory(users=dict.fromkeys([*ROLES, EVERYTHING], "word"), acl=text) as broker:
         yield broker, devices
 
 
 @pytest.mark.broker
 @pytest.mark.parametrize("user", ROLES)
-def test_a_user_writes_what_the_registry_allows(rules: tuple[Broker, tuple[str, ...] | None], user: str) -> None:
+def test_a_user_writes_what_the_registry_allows(rules: tuple[Broker, Devices], user: str) -> None:
     """WIRE-6: Mosquitto's answer to a publish at QoS 1."""
     broker, devices = rules
     with Client(user, "word").connected(broker.host, broker.port) as client:
@@ -79,7 +86,7 @@ def test_a_user_writes_what_the_registry_allows(rules: tuple[Broker, tuple[str, 
 
 @pytest.mark.broker
 @pytest.mark.parametrize("user", ROLES)
-def test_a_user_reads_what_the_registry_allows(rules: tuple[Broker, tuple[str, ...] | None], user: str) -> None:
+def test_a_user_reads_what_the_registry_allows(rules: tuple[Broker, Devices], user: str) -> None:
     """WIRE-6: it subscribes to everything, and someone who may write all does so."""
     broker, devices = rules
     end = ECHO.at("home", node=user)
@@ -102,7 +109,7 @@ def test_a_user_reads_what_the_registry_allows(rules: tuple[Broker, tuple[str, .
 
 
 @pytest.mark.broker
-def test_topics_outside_the_registry_are_nobodys(rules: tuple[Broker, tuple[str, ...] | None]) -> None:
+def test_topics_outside_the_registry_are_nobodys(rules: tuple[Broker, Devices]) -> None:
     """WIRE-7"""
     broker, _ = rules
     for user in ROLES:
@@ -140,11 +147,6 @@ def test_only_the_gateway_writes_orders() -> None:
 def test_a_user_name_cannot_smuggle_a_rule(name: str) -> None:
     """WIRE-5"""
     for role in ("gateway", "operators", "workers", "devices"):
+        users: dict[str, Any] = {role: [name]}
         with pytest.raises(ConfigError, match="user name"):
-            acl(**{role: [name]})
-
-
-def test_queues_are_empty_at_the_end() -> None:
-    """What `receive` waits for would otherwise hide a delivery that never came."""
-    with pytest.raises(queue.Empty):
-        queue.Queue[str]().get(timeout=0)
+            acl(**users)

@@ -6,6 +6,8 @@ import gzip
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import yaml
 from tests.packets import MESSAGES
 
 from splitbus_schemas import generate, limits, tables
-from splitbus_schemas.messages import Message
+from splitbus_schemas.meanings import MEANINGS
+from splitbus_schemas.messages import Message, Part
 from splitbus_schemas.topics import BLOB_GET, TOPICS, Topic
 
 ASYNCAPI = Path(__file__).with_name("asyncapi-3.0.0.json.gz")
@@ -62,6 +65,14 @@ def test_a_file_that_differs_is_named_and_put_right(
     assert generate.main(["--check", "--root", str(checkout)]) == 0
     if name != "schemas/README.md":
         assert path.read_text(encoding="utf-8") == right
+
+
+def test_nodes_need_no_yaml() -> None:
+    """Only the program that writes the document does, and a camera's install has none."""
+    modules = [path.stem for path in Path(tables.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    program = "import sys\n" + "".join(f"import splitbus_schemas.{name}\n" for name in modules)
+    subprocess.run([sys.executable, "-c", f"{program}assert 'yaml' not in sys.modules"], check=True)
+    assert "generate" in modules
 
 
 def test_a_contract_without_its_marks_is_not_filled_in() -> None:
@@ -138,6 +149,8 @@ def test_the_contract_explains_every_limit_message_and_field() -> None:
     for kind in Message.__subclasses__():
         assert f"#### {kind.__name__}\n" in CONTRACT
         assert all(f"| `{field}` |" in CONTRACT for field in kind.model_fields if field != "v")
+    fields = {name for kind in (*Message.__subclasses__(), *Part.__subclasses__()) for name in kind.model_fields}
+    assert set(MEANINGS) <= fields, "a meaning without a field"
 
 
 def test_the_limits_in_the_contracts_sentences_are_those_of_the_code() -> None:

@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[str, tuple[str | int, ...], Any, str]] = {
 
 @pytest.mark.parametrize(("name", "path", "value", "complaint"), REFUSED.values(), ids=REFUSED)
 def test_a_hostile_field_is_refused_by_name(name: str, path: tuple[str | int, ...], value: Any, complaint: str) -> None:
-    """WIRE-14, WIRE-15, WIRE-16, WIRE-17, WIRE-18, WIRE-20, WIRE-24, WIRE-27, WIRE-28"""
+    """WIRE-14, WIRE-15, WIRE-16, WIRE-17, WIRE-18, WIRE-20, WIRE-24, WIRE-25, WIRE-27, WIRE-28"""
     kind, header, body = take_apart(ENCODED[name])
     with pytest.raises(DecodeError, match=complaint):
         decode(seal(kind, replaced(header, path, value), body))

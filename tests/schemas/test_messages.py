@@ -13,6 +13,7 @@ from tests.packets import MESSAGES
 from tests.schemas.test_hostile_packets import places, replaced
 
 from splitbus_schemas import messages as m
+from splitbus_schemas.codecs import CODINGS
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
 from splitbus_schemas.topics import TOPICS
 
@@ -166,6 +167,8 @@ REFUSED = {
     "nine stages": ("plan", ("routes", 0), [DOCUMENTS["plan"]["routes"][0][0]] * 9, r"routes\.0"),
     "a node that is a path": ("plan", ("head", "node"), "../etc", r"head\.node"),
     "a slice that is no hash": ("plan", ("routes", 0, 0, "slice"), "tail", r"routes\.0\.0\.slice"),
+    "an unknown coding": ("plan", ("head", "coding"), "lz4", r"head\.coding"),
+    "a negative counter": ("stats", ("counters", "jobs"), -1, r"counters\.jobs"),
     "no rate at all": ("link", ("up_mbit",), 0, "up_mbit"),
     "an infinite rate": ("link", ("up_mbit",), 1e999, "up_mbit"),
     "more than all lost": ("link", ("loss",), 1.01, "loss"),
@@ -192,6 +195,12 @@ def test_a_hostile_field_is_refused_by_its_place(
 def test_the_first_document_of_a_key_that_stands_twice_does_not_count() -> None:
     """WIRE-40: as in every JSON reader that people use."""
     assert m.Peers.from_json(b'{"peers": [{"node": "a", "tier": "edge"}], "peers": []}') == m.Peers()
+
+
+def test_a_stage_may_have_every_coding() -> None:
+    """WIRE-21"""
+    for coding in CODINGS:
+        assert m.PlanStage(node="edge1", tier="edge", coding=coding).coding == coding
 
 
 def test_messages_are_values_and_are_checked_when_made() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests.packets import DTYPES, FRAME, PACKETS, REPLY_TO, SPENT, job, ramp
+from tests.schemas.golden import GOLDEN
 from tests.schemas.wire import PREFIX, seal, take_apart
 
 from splitbus_schemas import _kinds
@@ -18,6 +20,8 @@ from splitbus_schemas.codecs import CODECS, CODINGS, decode_bytes, encode_bytes
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError
 from splitbus_schemas.packet import Array, decode, encode, pack_tensor, unpack_tensor
 from splitbus_schemas.packet_types import BlobPiece, Echo, FrameId, Hop, Job, Packet, Probe, Refusal, Result, Spent
+
+CONTRACT = GOLDEN.parents[1] / "README.md"
 
 ids = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True)
 whole = st.integers(0, 2**63 - 1)
@@ -122,6 +126,14 @@ def test_the_prefix_stands_byte_by_byte() -> None:
     assert PREFIX.size == 24
     assert (kind, body) == (5, bytes(16))
     assert seal(kind, header, body) == data
+
+
+@pytest.mark.parametrize("name", ["job", "result", "refusal", "probe", "echo", "blob"])
+def test_a_header_has_the_keys_that_the_contract_lists(name: str) -> None:
+    """WIRE-23"""
+    kind, header, _ = take_apart(encode(PACKETS[name]))
+    (row,) = re.findall(rf"^  \| {kind} {name} \| (.*) \| .* \|$", CONTRACT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", row)) == set(header)
 
 
 def test_an_unknown_key_and_an_appended_column_are_ignored() -> None:

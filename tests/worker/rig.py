@@ -112,6 +112,9 @@ class Observer:
     def _alert(self, delivery: Delivery) -> None:
         self.alerts.append(delivery.payload)
 
+    def wait_ready(self, piece: SmallSlice) -> None:
+        wait_for(lambda: self.slices and piece.id in self.slices[-1].ready, f"{self._node} having its slice")
+
     def order(self, *slices: str) -> None:
         """What the gateway would ask for."""
         topic = WORK.at(self._site, node=self._node)

@@ -1,4 +1,4 @@
-"""`splitbus certs ca|server|client`."""
+"""`splitbus certs authority|server|client`."""
 # ruff: noqa: PLC0415 - commands import what they need: --help stays quick, a missing extra stops only its command
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Make certificates for the broker and for each node.")
 
-Folder = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where ca.crt and ca.key are, and new files go.")]
+Folder = Annotated[Path, typer.Option(metavar="DIR", help="Where ca.crt and ca.key are, and new files go.")]
 
 
+@app.command("ca", hidden=True)
 @app.command()
-def ca(
+def authority(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name in the certificate.")] = "splitbus",
     folder: Folder = Path("certs"),
-    name: Annotated[str, typer.Option(help="The name in the certificate.")] = "splitbus",
 ) -> None:
-    """Make the authority that vouches for all others; once for a site.
+    """Make the authority that vouches for all others, once for a site.
 
-    Example: splitbus certs ca --dir certs
+    Example: splitbus certs authority --folder certs home
     """
     from splitbus_cli import certs
 
@@ -29,9 +30,7 @@ def ca(
 
 @app.command()
 def server(
-    names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Host names and addresses by which nodes reach the broker.")
-    ],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The broker's host names and addresses.")],
     folder: Folder = Path("certs"),
 ) -> None:
     """Make the broker's certificate.

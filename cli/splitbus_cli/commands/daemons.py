@@ -44,13 +44,9 @@ def worker(
     tier: Annotated[Literal["edge", "cloud"] | None, typer.Option(help="Where it stands. (default: edge)")] = None,
     node: Annotated[str | None, typer.Option(metavar="ID", help="Its id. (default: host name and tier)")] = None,
     config: ConfigFile = None,
-    memory_mb: Annotated[
-        int | None, typer.Option(metavar="N", help="What warm slices may take. (default: 1024)")
-    ] = None,
+    memory_mb: Annotated[int | None, typer.Option(metavar="N", help="For warm slices. (default: 1024)")] = None,
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="Frames that run at once. (default: 1)")] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads for one frame. (default: onnxruntime's choice)")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Threads for one frame.")] = None,
     slowdown: Annotated[float | None, typer.Option(metavar="X", help="Act so many times slower, for trials.")] = None,
     state_dir: StateDir = None,
 ) -> None:

@@ -35,13 +35,9 @@ def verify(
     codec: Annotated[str, typer.Option(metavar="C", help="Codec at the cut; lossy ones need a --tolerance.")] = "raw",
     tolerance: Annotated[
         float | None,
-        typer.Option(
-            min=0.0, metavar="X", help="Of the largest output. (default: 1e-4; float16 1e-2, inside 8-bit 5e-2)"
-        ),
+        typer.Option(min=0.0, metavar="X", help="Of the largest output. (default: 1e-4; float16 1e-2, 8-bit 5e-2)"),
     ] = None,
-    cut: Annotated[
-        list[int] | None, typer.Option(metavar="I", help="This cut; may be repeated. (default: all)")
-    ] = None,
+    cut: Annotated[list[int] | None, typer.Option(metavar="I", help="This cut; again for more. (default: all)")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run head and tail against the whole model at every cut; exit 1 when one differs.

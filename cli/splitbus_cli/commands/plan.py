@@ -56,7 +56,7 @@ def pin(
     model: Model,
     cut: Annotated[list[int] | None, typer.Option(metavar="I", help="Cut here; again for a second worker.")] = None,
     codec: Annotated[
-        list[str] | None, typer.Option(metavar="C", help="Codec of each cut, or of all. (default: zstd)")
+        list[str] | None, typer.Option(metavar="C", help="Of each cut, or of all. (default: zstd)")
     ] = None,
     node: Annotated[list[str] | None, typer.Option(metavar="N", help="Worker behind each cut. (default: any)")] = None,
     local: Annotated[bool, typer.Option("--local", help="Everything on the device.")] = False,

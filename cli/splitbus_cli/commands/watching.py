@@ -27,7 +27,7 @@ def top(
 def tap(
     target: Target,
     topic_filter: Annotated[
-        str | None, typer.Argument(metavar="FILTER", help="An MQTT topic filter. (default: all of the site)")
+        str | None, typer.Argument(metavar="FILTER", help="MQTT topic filter. (default: the site)")
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after so many lines.")] = None,
     parts: Annotated[bool, typer.Option("--parts", help="A line for each part of a packet in parts, too.")] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,9 +28,9 @@ def ones_feed(inputs: Iterable[TensorSpec]) -> dict[str, Array]:
 def load_feed(path: Path) -> dict[str, Array]:
     """The arrays of an .npz file by name. Raises ModelError when it is none."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path} is not an .npz file of input arrays: write one with numpy.savez") from error
 
 

@@ -79,9 +79,7 @@ def _check_names(graph: GraphProto, given: set[str]) -> None:
     for node in graph.node:
         for name in filter(None, node.output):
             if name in seen:
-                raise ModelError(
-                    f"node {label(node)} gives tensor {name}, which something else gives too: export again"
-                )
+                raise ModelError(f"node {label(node)} gives tensor {name}, which something else gives too")
             seen.add(name)
 
 

@@ -51,7 +51,7 @@ def verify(
     for index in [cut.index for cut in legal_cuts(graph)] if cuts is None else cuts:
         parts = _parts(graph, index, codec, threads)
         pairs = [(_chain(parts, feed), answers) for feed, answers in zip(trials, expected, strict=True)]
-        far = [_distance(found[name], answers[name]) for found, answers in pairs for name in graph.outputs]
+        far = [distance(found[name], answers[name]) for found, answers in pairs for name in graph.outputs]
         max_abs, max_rel = (max(values) for values in zip(*far, strict=True))
         limit = cut_tolerance(graph, index) if tolerance is None else tolerance
         checks.append(CutCheck(index, max_abs, max_rel, max_rel <= limit))
@@ -95,7 +95,7 @@ def _chain(parts: list[tuple[SliceGraph, Session]], feed: Feed) -> dict[str, Arr
     return values
 
 
-def _distance(found: Array, expected: Array) -> tuple[float, float]:
+def distance(found: Array, expected: Array) -> tuple[float, float]:
     """Largest difference, and the same relative to the largest expected value; infinite when shapes differ."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return np.inf, np.inf

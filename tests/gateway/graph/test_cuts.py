@@ -90,7 +90,7 @@ def test_shapes_are_measured_early(load: Load) -> None:
 def test_quantised_tensors_cross_in_8_bits(load: Load) -> None:
     """Also the one that two nodes read through the same DequantizeLinear."""
     graph = load(models.qdq())
-    assert useful(graph, 1.0) == [["xq"], ["cdq"]]
+    assert useful(graph, 1.0) == [["xdq"], ["cdq"]]
     inside = next(cut for cut in all_cuts(graph) if cut.after.startswith("quantize_ed"))
     assert [(t.name, t.dtype) for t in inside.tensors] == [("cdq", "uint8"), ("edq", "uint8")]
 

@@ -126,11 +126,15 @@ def _cycle(proto: ModelProto) -> None:
     proto.graph.node[0].input[0] = "y"
 
 
+def _twice(proto: ModelProto) -> None:
+    proto.graph.node.append(helper.make_node("Relu", ["x"], ["y"]))
+
+
 def _no_shape(proto: ModelProto) -> None:
     proto.graph.input[0].type.tensor_type.ClearField("shape")
 
 
-BAD = {
+BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "model.onnx", "model.onnx cannot be read: No such file"),
     "folder": (lambda folder: folder, "cannot be read: Is a directory"),
     "empty": (_text(b""), "model.onnx is not an ONNX model"),

@@ -1,0 +1,30 @@
+"""Whose turn it is to profile: nodes may share a machine or a link, and a profile taken in a crowd is wrong. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+PATIENCE_S: Final = 20.0
+"""A node that takes longer gives its turn to the next, and goes on."""
+
+NODES_A_TURN: Final = 8
+"""With many nodes several take turns at once, so that the last one does not wait for minutes."""
+
+
+class Turns:
+    """Admits nodes one after the other; who was admitted stays so until it needs no profile any more."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def admit(self, needing: Sequence[str], now: float) -> set[str]:
+        """Those of `needing`, the most important first, that may profile now."""
+        self._since = {node: since for node, since in self._since.items() if node in needing}
+        places = 1 + len(needing) // NODES_A_TURN
+        busy = sum(1 for since in self._since.values() if now - since < PATIENCE_S)
+        for node in needing:
+            if busy < places and node not in self._since:
+                self._since[node] = now
+                busy += 1
+        return set(self._since)
