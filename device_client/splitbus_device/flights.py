@@ -15,16 +15,25 @@ CREDIT_SECONDS: Final = 3.0
 
 @dataclass(slots=True)
 class Out:
-    """A frame that was sent; the caller's thread waits on `news`."""
+    """A frame that is out; the caller's thread waits on `news`."""
 
     seq: int
-    sent: float
-    attempt: int = 1
+    sent: list[float] = field(default_factory=list)
+    """When each attempt was sent."""
+    nodes: tuple[str, ...] = ()
+    """Those on the present attempt's route."""
     news: threading.Event = field(default_factory=threading.Event)
     parcel: Parcel | None = None
     failed: str = ""
+    """Why the present attempt will not be answered."""
+    lost: int = 0
+    """Attempts that will not be answered."""
     given_up: float | None = None
-    nodes: tuple[str, ...] = ()
+
+    @property
+    def attempt(self) -> int:
+        """How often it was sent."""
+        return len(self.sent)
 
 
 class Flights:
@@ -42,26 +51,29 @@ class Flights:
                 del self._out[old.seq]
             if len(self._out) >= self._window:
                 return None
-            out = self._out[seq] = Out(seq, now)
+            out = self._out[seq] = Out(seq)
             return out
 
-    def resent(self, out: Out, now: float) -> None:
-        """The frame goes out again; refusals of earlier attempts no longer count."""
+    def sending(self, out: Out, nodes: tuple[str, ...], now: float) -> None:
+        """The frame is about to go out along these nodes; what befell earlier attempts no longer counts."""
         with self._lock:
-            out.sent, out.failed = now, ""
-            out.attempt += 1
+            out.sent.append(now)
+            out.nodes, out.failed = nodes, ""
             if out.parcel is None:
                 out.news.clear()
 
-    def done(self, out: Out) -> None:
-        """The frame was answered from the bus, or never left."""
+    def unsent(self, out: Out) -> None:
+        """It did not go out after all."""
         with self._lock:
-            self._out.pop(out.seq, None)
+            out.sent.pop()
 
-    def give_up(self, out: Out, now: float) -> None:
-        """The frame was answered otherwise; its place stays taken until its answer comes or time passes."""
+    def end(self, out: Out, now: float) -> None:
+        """The frame was answered, by the bus or otherwise. Its place stays taken while an answer may still come."""
         with self._lock:
-            out.given_up = now
+            if out.parcel is None and out.lost < out.attempt:
+                out.given_up = now
+            else:
+                self._out.pop(out.seq, None)
 
     def take(self, parcel: Parcel) -> bool:
         """Hand a RESULT or REFUSAL to the frame it is for. False when nobody waits for it any more."""
@@ -70,42 +82,45 @@ class Flights:
             return False
         with self._lock:
             out = self._out.get(packet.frame.seq)
-            if out is None:
+            if out is None or not 1 <= packet.attempt <= out.attempt:
                 return False
+            if isinstance(packet, Refusal):
+                present = packet.attempt == out.attempt and out.given_up is None
+                return self._fail(out, f"{packet.node} refused it ({packet.reason}): {packet.detail}", present=present)
             if out.given_up is not None:
-                if isinstance(packet, Result):
-                    del self._out[out.seq]
+                del self._out[out.seq]
                 return False
-            if isinstance(packet, Result):
-                if out.parcel is not None:
-                    return False
-                out.parcel = parcel
-            elif packet.attempt != out.attempt:
+            if out.parcel is not None:
                 return False
-            else:
-                out.failed = f"{packet.node} refused it ({packet.reason}): {packet.detail}"
+            out.parcel = parcel
             out.news.set()
             return True
 
     def node_lost(self, node: str) -> None:
         """Wake every frame whose present route leads over a node that is gone."""
         with self._lock:
-            for out in self._out.values():
-                if node in out.nodes and out.parcel is None:
-                    out.failed = f"{node} is gone"
-                    out.news.set()
+            for out in [o for o in self._out.values() if node in o.nodes and not o.failed]:
+                self._fail(out, f"{node} is gone")
 
     def disconnected(self) -> None:
         """No answer will come: whatever was out is not any more."""
         with self._lock:
-            for out in self._out.values():
-                if out.parcel is None:
-                    out.failed = "the broker is gone"
-                    out.news.set()
-            self._out = {seq: out for seq, out in self._out.items() if out.given_up is None}
+            for out in list(self._out.values()):
+                out.lost = out.attempt
+                self._fail(out, "the broker is gone")
 
     @property
     def count(self) -> int:
         """How many are out."""
         with self._lock:
             return len(self._out)
+
+    def _fail(self, out: Out, why: str, *, present: bool = True) -> bool:
+        """One more attempt is lost; `present` when it is the one that is waited for. Gives `present`."""
+        out.lost = min(out.lost + 1, out.attempt)
+        if out.given_up is not None and out.lost >= out.attempt:
+            self._out.pop(out.seq, None)
+        if present and out.parcel is None:
+            out.failed = why
+            out.news.set()
+        return present

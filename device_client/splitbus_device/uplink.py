@@ -164,7 +164,10 @@ class Uplink:
     def _take(self, parcel: Parcel) -> None:
         if isinstance(parcel.packet, Echo):
             self._agent.links.take_echo(parcel.packet, parcel)
-        elif not self._flights.take(parcel):
+            return
+        if self._courier is not None:
+            self._courier.overhear(parcel)
+        if not self._flights.take(parcel):
             self._agent.count("unwanted_answers")
 
     def _on_connection(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature

@@ -162,6 +162,7 @@ class Controller:
         if turn.plan:
             self._send_orders(now)
             self._send(topics.PLAN, turn.plan, node=key[0], model=key[1])
+            self.world.note_plan(key, turn.plan)
             self.alerts.count("plans")
         if turn.decision:
             self._send(topics.DECISION, turn.decision, node=key[0], model=key[1])

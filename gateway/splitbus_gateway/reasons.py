@@ -65,7 +65,8 @@ def _arrival(then: Problem, now: Problem, best: Split) -> str:
     hops = {*pairwise(best.nodes), (best.nodes[0], best.nodes[-1])}
     measured = [hop for hop in sorted(hops) if hop in now.links and hop not in then.links]
     if measured:
-        return f"link {' and '.join('>'.join(hop) for hop in measured)} is measured now"
+        names = ", ".join(">".join(hop) for hop in measured)
+        return f"link {names} is measured now" if len(measured) == 1 else f"links {names} are measured now"
     return "another way is faster"
 
 

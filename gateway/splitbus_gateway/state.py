@@ -98,9 +98,9 @@ class World:
         _check_ends(kind, fields, message)
         _TAKE[kind.name](self, fields, message, _When(now, retained))
 
-    def node(self, name: str) -> NodeView | None:
-        """What is known of a node."""
-        return self.nodes.get(name)
+    def note_plan(self, key: StreamKey, plan: m.Plan) -> None:
+        """A plan that we publish, without waiting to hear it."""
+        self.streams.setdefault(key, StreamView()).plan = plan
 
     def workers(self) -> list[NodeView]:
         """Edge and cloud nodes that are ready, by name."""

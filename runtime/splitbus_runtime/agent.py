@@ -149,6 +149,7 @@ class Agent:
             codecs=sorted(CODECS),
             max_packet_bytes=self.data.max_packet_bytes,
         )
+        self.data.watch(lambda connected: self.links.suspect_all() if connected else None)
         self.control.publish(CAPS.at(self.site, node=self.node), caps.to_json(), qos=1, retain=True)
 
     def stop(self, reason: str = "stopped") -> None:

@@ -45,6 +45,16 @@ class TensorInfo:
     shape: tuple[int | str | None, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Clocks:
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> _Clocks:
+        return cls(time.perf_counter(), time.thread_time())
+
+
 class Session:
     """A runnable model or slice; `run` may be called from several threads."""
 
@@ -64,7 +74,7 @@ class Session:
 
         Raises ModelError when onnxruntime refuses the feeds or fails.
         """
-        started = time.perf_counter()
+        started = _Clocks.now()
         try:
             result: list[Any] = self._inner.run(list(outputs) if outputs is not None else None, dict(feeds))
         except Exception as error:
@@ -74,14 +84,16 @@ class Session:
 
     def run_plain(self, outputs: Sequence[str] | None, feeds: Mapping[str, Any], run_options: Any = None) -> list[Any]:
         """Onnxruntime's own `run`, with its own errors."""
-        started = time.perf_counter()
+        started = _Clocks.now()
         result: list[Any] = self._inner.run(outputs, feeds, run_options)
         self._lag(started)
         return result
 
-    def _lag(self, started: float) -> None:
+    def _lag(self, started: _Clocks) -> None:
+        """Sleep for what a slower machine would still compute; the thread's CPU time, so that load does not count."""
         if self._slowdown > 1.0:
-            time.sleep((self._slowdown - 1.0) * (time.perf_counter() - started))
+            ended = _Clocks.now()
+            time.sleep(max(0.0, self._slowdown * (ended.cpu - started.cpu) - (ended.wall - started.wall)))
 
 
 def open_session(
@@ -98,8 +110,8 @@ def open_session(
     """Open a model from a file, or from bytes with its external weights given by name.
 
     `threads` 0 leaves the choice to onnxruntime. `slowdown` 5.0 emulates a machine five times slower by sleeping
-    after each run. `options` and `providers` are onnxruntime's own, for a caller who brings them; `what` names the
-    model in errors. The arrays in `weights` are shared, not copied.
+    after each run; with one thread this is exact. `options` and `providers` are onnxruntime's own, for a caller who
+    brings them; `what` names the model in errors.
     Raises ModelError.
     """
     options = options or _options(threads)

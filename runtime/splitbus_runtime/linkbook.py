@@ -68,23 +68,28 @@ class LinkBook:
 
     def note_rtt(self, peer: str, seconds: float, now: float, source: Source = "traffic") -> None:
         """A round trip, time at the peer taken off."""
-        self._set(peer, self.link(peer).with_rtt(seconds, now, source))
+        self._learn(peer, self.link(peer).with_rtt(seconds, now, source))
 
     def note_up(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
         """A train that arrived at the peer."""
-        self._set(peer, self.link(peer).with_up(size, seconds, now, source))
+        self._learn(peer, self.link(peer).with_up(size, seconds, now, source))
 
     def note_down(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
         """A train that arrived here."""
-        self._set(peer, self.link(peer).with_down(size, seconds, now, source))
+        self._learn(peer, self.link(peer).with_down(size, seconds, now, source))
 
     def note_outcome(self, peer: str, *, lost: bool) -> None:
         """Whether a message to the peer was answered."""
-        self._set(peer, self.link(peer).with_outcome(lost=lost))
+        self._learn(peer, self.link(peer).with_outcome(lost=lost))
 
     def suspect(self, peer: str) -> None:
         """Something took longer than it should have: probe at the next tick."""
         self._suspects.add(peer)
+
+    def suspect_all(self) -> None:
+        """The network may be another one: probe every peer."""
+        with self._lock:
+            self._suspects.update(self._peers)
 
     def tick(self, now: float) -> None:
         """Give up lost probes, probe idle links, publish what changed."""
@@ -125,10 +130,15 @@ class LinkBook:
         if not self._port.send(JOB.at(self._site, node=peer, device=self._node), probe, train=True, expiry_s=5):
             self._probes.pop(probe_id, None)
 
-    def _set(self, peer: str, link: LinkEstimate) -> None:
+    def _learn(self, peer: str, link: LinkEstimate) -> None:
+        """Keep what is known now; a rate that is off is worth a second look at once."""
         with self._lock:
-            if peer in self._links or len(self._links) < MAX_LINKS:
-                self._links[peer] = link
+            before = self._links.get(peer, LinkEstimate())
+            if peer not in self._links and len(self._links) >= MAX_LINKS:
+                return
+            self._links[peer] = link
+            if link.up_mbit is not before.up_mbit and before.up_mbit.is_off(link.up_mbit.values[-1]):
+                self._suspects.add(peer)
 
     def _tell(self, peer: str, now: float) -> None:
         report = self.link(peer).report(self._node, peer, now)

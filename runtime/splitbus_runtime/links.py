@@ -10,7 +10,13 @@ from typing import Final, Literal, TypeAlias
 from splitbus_schemas.messages import LinkReport
 
 RECENT: Final = 5
-"""Samples that an estimate rests on: a step shows after three of them, a single outlier never does."""
+"""Samples that an estimate rests on; a single outlier never moves it."""
+
+STEP: Final = 1.5
+"""Two samples in a row off by this factor, to the same side, are a new regime: what was before is forgotten."""
+
+STALE_S: Final = 10.0
+"""After such a silence the next sample stands alone."""
 
 HALF_LIFE_S: Final = 20.0
 """Age at which half of the confidence in a link is gone."""
@@ -34,7 +40,23 @@ class Series:
 
     def add(self, value: float, now: float) -> Series:
         """With one more value."""
-        return Series((*self.values, value)[-RECENT:], self.count + 1, now)
+        kept = self.values
+        if now - self.newest > STALE_S:
+            kept = ()
+        elif self.is_off(value) and self._last_was_off(value):
+            kept = self.values[-1:]
+        return Series((*kept, value)[-RECENT:], self.count + 1, now)
+
+    def is_off(self, value: float) -> bool:
+        """Whether a value differs from the estimate by more than chance would."""
+        middle = self.estimate
+        return middle is not None and not middle / STEP <= value <= middle * STEP
+
+    def _last_was_off(self, value: float) -> bool:
+        """Whether the newest value lies on the same side of those before it as `value` does."""
+        before = Series(self.values[:-1])
+        middle = before.estimate
+        return middle is not None and before.is_off(self.values[-1]) and (self.values[-1] > middle) == (value > middle)
 
     @property
     def estimate(self) -> float | None:
@@ -105,7 +127,7 @@ class LinkEstimate:
             down_mbit=_rounded(self.down_mbit.estimate),
             loss=round(self.lost / self.sent, 3) if self.sent else 0.0,
             samples=self.rtt_s.count + self.up_mbit.count + self.down_mbit.count,
-            age_s=round(min(self.age(now), 1e9), 3),
+            age_s=round(min(max(self.age(now), 0.0), 1e9), 3),  # a sample may be newer than the caller's now
             confidence=round(self.confidence(now), 3),
             source=self.source,
         )

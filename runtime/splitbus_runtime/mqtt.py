@@ -37,6 +37,12 @@ CONNECT_SECONDS: Final = 5.0
 BACKOFF_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits between attempts: a broker that restarts is found at once, one that is gone is not hammered."""
 
+STABLE_SECONDS: Final = 5.0
+"""A connection that ended sooner is no reason to come back without a wait."""
+
+UNSTABLE_ATTEMPTS: Final = 3
+"""After so many of those, something is wrong: two programs with one id throw each other out, for ever."""
+
 KEEPALIVE_SECONDS: Final = 10
 """A half-open connection is noticed within 15 s by the broker, which then publishes our will."""
 
@@ -190,13 +196,17 @@ class MqttBus:
         while not self._closing.is_set():
             client = self._open()
             if client is not None:
+                opened = time.monotonic()
                 try:
                     self._pump(client)
                 except Exception:
                     self._count("bus_errors")
                     log.exception("the connection to %s:%d failed; opening a new one", self.host, self.port)
-                attempt = 0 if self.connected else attempt + 1
+                lived = self.connected
+                attempt = 0 if lived and time.monotonic() - opened > STABLE_SECONDS else attempt + 1
                 self._lost()
+                if lived and attempt >= UNSTABLE_ATTEMPTS and not self._closing.is_set():
+                    self._fail(f"connections end at once: does another program use the id {self._id}?")
             else:
                 attempt += 1
             self._closing.wait(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
@@ -399,7 +409,7 @@ _REMEDIES: Final = {
     "Bad user name or password": ": check username and password",
     "Unsupported protocol version": ": the broker must speak MQTT 5",
     "Client identifier not valid": ": choose another node id",
-    "Session taken over": ": another program uses this id, give each node its own",
+    "Session taken over": ": does another program use this id?",
 }
 
 

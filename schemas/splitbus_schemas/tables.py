@@ -69,12 +69,17 @@ def messages_tables() -> str:
         fields = {name: field for name, field in kind.model_fields.items() if name != "v"}
         properties = kind.model_json_schema()["properties"]
         rows = [
-            (f"`{name}`", _type(properties[name]), _default(field), meaning(name, properties[name]))
+            (f"`{name}`", _type(properties[name]), _default(field), _plain(meaning(name, properties[name])))
             for name, field in fields.items()
         ]
-        about = " ".join((kind.__doc__ or "").split())
+        about = _plain(" ".join((kind.__doc__ or "").split()))
         lines += [f"#### {kind.__name__}", "", about, "", *_table(("field", "type", "default", "meaning"), rows), ""]
     return "\n".join(lines[:-1])
+
+
+def _plain(text: str) -> str:
+    """Text in which <node> is no HTML."""
+    return text.replace("<", "&lt;")
 
 
 def _documented_constants() -> Iterator[tuple[str, str]]:

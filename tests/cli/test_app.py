@@ -105,7 +105,6 @@ def blocked(*modules: str) -> str:
         ("rich", "cli", ["top", "--once"]),
         ("onnx", "gateway", ["cuts", "model.onnx"]),
         ("onnx", "gateway", ["model", "list"]),
-        ("sdnotify", "worker", ["worker"]),
         ("cryptography", "gateway", ["certs", "client", "cam1"]),
     ],
 )

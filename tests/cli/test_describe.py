@@ -107,7 +107,7 @@ def test_any_topic_gives_a_line(topic: str, payload: bytes) -> None:
 
 @given(st.data())
 def test_a_damaged_packet_gives_a_line(data: st.DataObject) -> None:
-    packet = bytearray(encode(data.draw(st.sampled_from(list(PACKETS.values())))))
+    packet = bytearray(encode(PACKETS[data.draw(st.sampled_from(sorted(PACKETS)))]))
     packet[data.draw(st.integers(0, len(packet) - 1))] ^= data.draw(st.integers(1, 255))
     assert str(describe(JOB_TOPIC, bytes(packet))).isprintable()
 

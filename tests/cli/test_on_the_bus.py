@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.brokers import Broker, BrokerFactory
@@ -164,7 +165,7 @@ def test_tap_decodes_packets_and_garbage(start: Start, bus: MqttBus, broker: Bro
     topic = JOB.at(populated, node="edge1", device="cam1")
     for payload in (encode(PACKETS["job"]), bytes(range(256)), b""):
         bus.publish(topic, payload)
-    lines = []
+    lines: list[dict[str, Any]] = []
     while len(lines) < 3:
         line = json.loads(process.stdout.readline())
         lines += [line] * (line["topic"] == topic)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import models
-from tests.gateway.scripted import SITE, Node, Site, pyramid
+from tests.gateway.scripted import SITE, Node, Site, register
 
 from splitbus_gateway import stream as stream_module
 from splitbus_gateway.profiling import Turns
@@ -26,10 +26,7 @@ from splitbus_schemas.ids import model_key
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    folder = tmp_path_factory.mktemp("registry")
-    made = Registry(folder / "state", samples=2)
-    made.add("person", models.save(pyramid(), folder))
-    return made
+    return register(tmp_path_factory.mktemp("registry"), "person")
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +73,8 @@ class Cast:
 
     def good_links(self) -> None:
         self.cam.link("edge1", self.mbit(0.02), rtt_ms=0.1)
-        self.cam.link("cloud1", self.mbit(0.3), rtt_ms=0.1)
-        self.edge.link("cloud1", self.mbit(0.05), rtt_ms=0.1)
+        self.cam.link("cloud1", self.mbit(3), rtt_ms=0.1)
+        self.edge.link("cloud1", self.mbit(3), rtt_ms=0.1)
 
     def begin(self) -> None:
         """Through to a plan on the edge."""
@@ -306,7 +303,7 @@ def test_ten_minutes_of_jitter_change_the_plan_at_most_once(cast: Cast) -> None:
     cast.site.log.clear()
     for rate in rates:
         cast.cam.link("edge1", cast.mbit(0.1) * rate, rtt_ms=0.1)
-        cast.cam.link("cloud1", cast.mbit(0.3) * rate, rtt_ms=0.1)
+        cast.cam.link("cloud1", cast.mbit(3) * rate, rtt_ms=0.1)
         cast.site.run(0.25)
     assert len(cast.site.said(topics.PLAN)) <= 1
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 from tests import models
-from tests.gateway.scripted import SITE, Node, pyramid
+from tests.gateway.scripted import SITE, Node, register
 
 from splitbus_gateway.config import GatewayConfig, PlannerSettings
 from splitbus_gateway.daemon import GatewayDaemon, stream_settings
@@ -27,9 +27,7 @@ M = TypeVar("M", bound=m.Message)
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    made = Registry(tmp_path / "state", samples=1)
-    made.add("small", models.save(pyramid(), tmp_path))
-    return made
+    return register(tmp_path / "state", "small")
 
 
 @pytest.fixture

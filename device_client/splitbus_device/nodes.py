@@ -1,0 +1,37 @@
+"""Which nodes are known to be gone, so that no frame is sent to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from splitbus_schemas.messages import NodeStatus
+from splitbus_schemas.packet_types import Hop
+
+Hops = tuple[Hop, ...]
+
+
+class NodeWatch:
+    """The workers as their status topics tell; one that never said anything counts as there.
+
+    `note` is called on one thread; `usable` from any.
+    """
+
+    def __init__(self) -> None:
+        self._boots: dict[str, str] = {}
+        self._gone: frozenset[str] = frozenset()
+
+    def note(self, status: NodeStatus) -> bool:
+        """Take a status; True when it says that the node is gone."""
+        if status.state in ("lost", "stopping"):
+            if self._boots.get(status.node, status.boot) != status.boot:
+                return False  # the will of an earlier session, after the new one's birth
+            self._gone |= {status.node}
+            return True
+        self._boots[status.node] = status.boot
+        self._gone -= {status.node}
+        return False
+
+    def usable(self, routes: Sequence[Hops]) -> Sequence[Hops]:
+        """Those of the routes that lead over no node that is gone."""
+        gone = self._gone
+        return [route for route in routes if gone.isdisjoint(hop.node for hop in route)] if gone else routes

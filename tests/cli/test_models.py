@@ -1,0 +1,81 @@
+"""`splitbus model`: registering, listing and removing in a state folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests import models
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def test_add_list_remove(run: Run, chain: Path, state: Path) -> None:
+    added = run("model", "add", "person", chain, "--state-dir", state)
+    assert added.exit_code == 0, added.output
+    assert added.stdout.startswith("added person: 9 nodes, 3 useful cuts, ")
+    assert "give real inputs with --samples" in added.stdout
+    (listed,) = json.loads(run("model", "list", "--state-dir", state, "--json").stdout)
+    assert (listed["card"]["name"], listed["card"]["cuts"], listed["samples"]) == ("person", [0, 2, 4, 8], "synthetic")
+    assert "person" in run("model", "list", "--state-dir", state).stdout
+    assert run("model", "remove", "person", "--state-dir", state).stdout == "removed person\n"
+    assert json.loads(run("model", "list", "--state-dir", state, "--json").stdout) == []
+    assert "No model is registered" in run("model", "list", "--state-dir", state).stdout
+
+
+def test_samples_of_a_file_and_of_a_folder(run: Run, chain: Path, state: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    frames = np.random.default_rng(3).normal(size=(2, 1, 3, 16, 16)).astype(np.float32)
+    np.save(folder / "a.npy", frames[0])
+    np.savez(folder / "b.npz", x=frames[1])
+    (folder / "notes.txt").write_text("not an input")
+    by_folder = run("model", "add", "a", chain, "--samples", folder, "--state-dir", state, "--json")
+    assert json.loads(by_folder.stdout)["sample_count"] == 2
+    by_file = run("model", "add", "b", chain, "--samples", folder / "b.npz", "--state-dir", state)
+    assert "measured on 1 samples" in by_file.stdout
+
+
+def test_the_state_folder_of_a_configuration(run: Run, chain: Path, tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text('state_dir = "there"\n')
+    assert run("model", "add", "person", chain, "--config", config).exit_code == 0
+    assert (tmp_path / "there" / "models" / "person.json").is_file()
+
+
+def test_a_name_is_not_taken_over_unasked(run: Run, chain: Path, state: Path, tmp_path: Path) -> None:
+    other = models.save(models.residual(), tmp_path, "other.onnx")
+    assert run("model", "add", "person", chain, "--state-dir", state).exit_code == 0
+    refused = run("model", "add", "person", other, "--state-dir", state)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "the name person belongs to another model" in refused.stderr
+    assert run("model", "add", "person", other, "--state-dir", state, "--replace").exit_code == 0
+
+
+def test_what_is_refused(run: Run, chain: Path, state: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.npy").write_text("no array")
+    for arguments, problem in (
+        (["add", "p", tmp_path / "none.onnx"], "none.onnx cannot be read"),
+        (["add", "P", chain], "model name 'P' cannot stand in a topic"),
+        (["add", "p", chain, "--samples", tmp_path / "empty"], "holds no .npy or .npz file"),
+        (["add", "p", chain, "--samples", tmp_path / "text.npy"], "is not an .npy file"),
+        (["remove", "p"], "no model 'p' is registered"),
+    ):
+        result = run("model", *arguments, "--state-dir", state)
+        assert (result.exit_code, result.stdout) == (1, ""), arguments
+        assert problem in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_a_state_folder_that_cannot_be(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("model", "list", "--state-dir", tmp_path / "file" / "state")
+    assert result.exit_code == 1
+    assert "name the gateway's with --state-dir or --config" in result.stderr

@@ -1,0 +1,143 @@
+"""Links kept measured: probes when idle, losses noticed, reports when something moved, and bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from splitbus_runtime.bus import Delivery, MemoryBroker
+from splitbus_runtime.linkbook import IDLE_SECONDS, MAX_LINKS, PROBE_LOST_SECONDS, TELL_SECONDS, LinkBook
+from splitbus_runtime.transport import PacketPort, Parcel
+from splitbus_schemas.messages import LinkReport
+from splitbus_schemas.packet_types import Echo, Probe
+from splitbus_schemas.topics import JOB, LINK, REPLY
+
+START = 100.0
+
+
+class Pair:
+    """Node a with its book, and what it sends to its peer b and publishes."""
+
+    def __init__(self) -> None:
+        broker = MemoryBroker()
+        bus = broker.connect()
+        self.port = PacketPort(bus, lambda _topic, _error: None)
+        self.book = LinkBook(self.port, bus, site="t", node="a", boot="b1")
+        self.probes: list[Probe] = []
+        self.echoes: list[Parcel] = []
+        self.reports: list[LinkReport] = []
+        peer = PacketPort(broker.connect(), lambda _topic, _error: None)
+        peer.receive(JOB.at("t", node="b", device="a"), self._keep)
+        peer.receive(REPLY.at("t", node="c", boot="b9"), self.echoes.append)
+        broker.connect().subscribe(LINK.at("t", node="a", peer="+"), self._report)
+
+    def _keep(self, parcel: Parcel) -> None:
+        assert isinstance(parcel.packet, Probe)
+        self.probes.append(parcel.packet)
+
+    def _report(self, delivery: Delivery) -> None:
+        self.reports.append(LinkReport.from_json(delivery.payload))
+
+    def echo(self, at: float, *, node: str = "b", train_s: float = 0.01, held_us: int = 1000) -> None:
+        echo = Echo(self.probes[-1].id, node, held_us, 30_000, 20_000)
+        self.book.take_echo(echo, Parcel("t", echo, at, 9000, 8000, train_s))
+
+
+@pytest.fixture
+def pair() -> Pair:
+    pair = Pair()
+    pair.book.set_peers(frozenset({"b"}))
+    return pair
+
+
+def test_an_unknown_link_is_probed_once_at_a_time(pair: Pair) -> None:
+    pair.book.tick(START)
+    pair.book.tick(START + 0.25)
+    assert len(pair.probes) == 1
+    assert len(pair.probes[0].pad) >= 16_000
+    assert pair.probes[0].reply_to == REPLY.at("t", node="a", boot="b1")
+
+
+def test_an_echo_gives_rates_and_the_round_trip_without_them(pair: Pair) -> None:
+    pair.book.tick(START)
+    pair.echo(START + 0.051)
+    link = pair.book.link("b")
+    assert link.rtt_s.estimate == pytest.approx(0.051 - 0.02 - 0.01 - 0.001)
+    assert link.up_mbit.estimate == pytest.approx(30_000 * 8 / 0.02 / 1e6)
+    assert link.down_mbit.estimate == pytest.approx(8000 * 8 / 0.01 / 1e6)
+    assert link.source == "probe"
+
+
+def test_a_measured_link_is_left_in_peace(pair: Pair) -> None:
+    pair.book.tick(START)
+    pair.echo(START)
+    pair.book.tick(START + IDLE_SECONDS / 2)
+    assert len(pair.probes) == 1
+    pair.book.tick(START + IDLE_SECONDS + 0.1)
+    assert len(pair.probes) == 2
+
+
+def test_a_suspect_is_probed_at_once(pair: Pair) -> None:
+    pair.book.tick(START)
+    pair.echo(START)
+    pair.book.suspect("b")
+    pair.book.tick(START + 0.25)
+    assert len(pair.probes) == 2
+
+
+def test_a_lost_probe_counts_and_is_followed_by_another(pair: Pair) -> None:
+    pair.book.tick(START)
+    pair.book.tick(START + PROBE_LOST_SECONDS + 0.1)
+    assert len(pair.probes) == 2
+    assert pair.book.link("b").lost == 1
+    pair.echo(START + PROBE_LOST_SECONDS + 0.2)
+    assert pair.book.link("b").report("a", "b", START).loss == 0.5
+
+
+@pytest.mark.parametrize("node", ["c", "a"])
+def test_an_echo_of_somebody_else_teaches_nothing(pair: Pair, node: str) -> None:
+    pair.book.tick(START)
+    pair.echo(START + 0.1, node=node)
+    assert pair.book.link("b").rtt_s.count == 0
+
+
+def test_an_echo_that_nobody_asked_for_teaches_nothing(pair: Pair) -> None:
+    echo = Echo(4711, "b", 0, 30_000, 20_000)
+    pair.book.take_echo(echo, Parcel("t", echo, START, 9000, 8000, 0.01))
+    assert pair.book.link("b").rtt_s.count == 0
+
+
+def test_reports_follow_a_change_and_are_rare_without(pair: Pair) -> None:
+    for turn in range(8):
+        pair.book.note_rtt("b", 0.010, START + turn / 8)
+        pair.book.tick(START + turn / 8)
+    assert len(pair.reports) <= 2
+    for turn in range(8):
+        pair.book.note_rtt("b", 0.100, START + 1 + turn / 8)
+        pair.book.tick(START + 1 + turn / 8)
+    assert pair.reports[-1].rtt_ms == pytest.approx(100)
+    assert len(pair.reports) <= 5
+    before = len(pair.reports)
+    pair.book.tick(START + 2 + 6 * TELL_SECONDS)
+    assert len(pair.reports) == before + 1, "it stays alive without samples"
+
+
+def test_a_probe_is_answered_with_what_it_asked_for(pair: Pair) -> None:
+    probe = Probe(5, "c", REPLY.at("t", node="c", boot="b9"), 9000, bytes(20_000))
+    pair.book.answer(probe, Parcel("t", probe, START, 20_100, 19_900, 0.004), START + 0.5)
+    echo = pair.echoes[0].packet
+    assert isinstance(echo, Echo)
+    assert (echo.id, echo.node, echo.train_bytes, echo.train_us) == (5, "a", 19_900, 4000)
+    assert echo.held_us == pytest.approx(500_000, abs=2)
+    assert len(echo.pad) == 9000
+
+
+def test_a_greedy_probe_gets_no_more_than_we_would_send(pair: Pair) -> None:
+    probe = Probe(5, "c", REPLY.at("t", node="c", boot="b9"), 30 * 2**20, b"")
+    pair.book.answer(probe, Parcel("t", probe, START, 100, 0, 0.0), START)
+    assert pair.echoes[0].bytes < 64_000
+
+
+def test_the_number_of_links_is_bounded(pair: Pair) -> None:
+    for number in range(2 * MAX_LINKS):
+        pair.book.note_down(f"n{number}", 10_000, 0.01, START)
+    assert len(pair.book._links) == MAX_LINKS

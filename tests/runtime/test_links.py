@@ -1,0 +1,125 @@
+"""What is concluded from durations: steps are seen at once, jitter is not taken for one, nonsense changes nothing."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splitbus_runtime.links import MAX_MBIT, MAX_RTT_S, RECENT, LinkEstimate, Series
+from splitbus_schemas.messages import LinkReport
+
+NOW = 1000.0
+rates = st.floats(0.05, 1000)
+any_float = st.floats(allow_nan=True, allow_infinity=True)
+
+
+def with_rates(link: LinkEstimate, *mbit: float) -> LinkEstimate:
+    for step, rate in enumerate(mbit):
+        link = link.with_up(20_000, 20_000 * 8e-6 / rate, NOW + step, "traffic")
+    return link
+
+
+def known(series: Series) -> float:
+    assert series.estimate is not None
+    return series.estimate
+
+
+@given(rates, st.sampled_from([0.2, 5.0]), st.lists(st.floats(0.9, 1.1), min_size=13, max_size=13))
+def test_a_step_of_five_is_seen_after_two_samples(before: float, factor: float, jitter: list[float]) -> None:
+    link = with_rates(LinkEstimate(), *(before * j for j in jitter[:10]))
+    assert known(link.up_mbit) == pytest.approx(before, rel=0.11)
+    link = with_rates(link, *(before * factor * j for j in jitter[10:12]))
+    assert known(link.up_mbit) == pytest.approx(before * factor, rel=0.11)
+
+
+@given(rates, st.lists(st.floats(0.9, 1.1), min_size=10, max_size=10), st.floats(0.001, 1000), st.integers(5, 9))
+def test_one_outlier_never_shows(rate: float, jitter: list[float], outlier: float, place: int) -> None:
+    samples = [rate * j for j in jitter]
+    samples[place] = rate * outlier
+    assert known(with_rates(LinkEstimate(), *samples).up_mbit) == pytest.approx(rate, rel=0.11)
+
+
+def test_a_sample_after_a_long_silence_stands_alone() -> None:
+    link = with_rates(LinkEstimate(), 50, 50, 50).with_up(20_000, 20_000 * 8e-6 / 5, NOW + 60, "traffic")
+    assert known(link.up_mbit) == pytest.approx(5)
+
+
+@given(rates, st.lists(st.floats(0.85, 1.15), min_size=1, max_size=20))
+def test_the_estimate_is_the_median_of_the_latest(rate: float, jitter: list[float]) -> None:
+    samples = [rate * j for j in jitter]
+    link = with_rates(LinkEstimate(), *samples)
+    assert known(link.up_mbit) == pytest.approx(statistics.median(samples[-RECENT:]))
+    assert link.up_mbit.count == len(samples)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["rtt", "up", "down"]), any_float, st.integers(-10, 10**12)), max_size=30))
+def test_hostile_values_neither_raise_nor_stay(samples: list[tuple[str, float, int]]) -> None:
+    link = LinkEstimate()
+    for what, seconds, size in samples:
+        match what:
+            case "rtt":
+                link = link.with_rtt(seconds, NOW, "traffic")
+            case "up":
+                link = link.with_up(size, seconds, NOW, "traffic")
+            case _:
+                link = link.with_down(size, seconds, NOW, "traffic")
+    assert all(0 <= value <= MAX_RTT_S for value in link.rtt_s.values)
+    assert all(0 <= value <= MAX_MBIT for value in (*link.up_mbit.values, *link.down_mbit.values))
+    assert 0 <= link.confidence(NOW) <= 1
+    report = link.report("a", "b", NOW)
+    assert LinkReport.from_json(report.to_json()) == report
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, MAX_RTT_S + 1])
+def test_an_impossible_round_trip_is_ignored(seconds: float) -> None:
+    assert LinkEstimate().with_rtt(seconds, NOW, "probe") == LinkEstimate()
+
+
+def test_confidence_grows_with_samples_and_fades_with_age() -> None:
+    link = LinkEstimate()
+    assert link.confidence(NOW) == 0
+    seen = []
+    for step in range(6):
+        link = link.with_rtt(0.01, NOW, "traffic").with_up(20_000, 0.01, NOW, "traffic")
+        seen.append(link.confidence(NOW + step * 0.0))
+    assert seen == sorted(seen)
+    assert seen[-1] > 0.7
+    assert link.confidence(NOW + 20) == pytest.approx(seen[-1] / 2)
+    assert link.confidence(NOW + 600) < 0.01
+
+
+def test_a_link_without_round_trips_or_rates_is_not_known() -> None:
+    assert with_rates(LinkEstimate(), 1, 2, 3).confidence(NOW) == 0
+    assert LinkEstimate().with_rtt(0.1, NOW, "probe").confidence(NOW) == 0
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_loss_is_a_share(outcomes: list[bool]) -> None:
+    link = LinkEstimate()
+    for lost in outcomes:
+        link = link.with_outcome(lost=lost)
+    loss = link.report("a", "b", NOW).loss
+    assert 0 <= loss <= 1
+    assert (loss > 0) >= any(outcomes[-20:])
+
+
+def test_an_old_loss_is_forgotten() -> None:
+    link = LinkEstimate()
+    for turn in range(600):
+        link = link.with_outcome(lost=turn < 30)
+    assert link.report("a", "b", NOW).loss < 0.05
+
+
+def test_the_age_is_that_of_the_newest_and_probes_follow_the_oldest() -> None:
+    link = LinkEstimate()
+    assert link.age(NOW) == math.inf
+    link = link.with_up(20_000, 0.1, NOW, "traffic").with_rtt(0.1, NOW + 5, "traffic")
+    assert link.oldest_age(NOW + 6) == math.inf, "the way back was never measured"
+    link = link.with_down(20_000, 0.1, NOW + 5, "traffic")
+    link = link.with_down(20_000, 0.1, NOW + 5, "traffic")
+    assert link.age(NOW + 6) == 1
+    assert link.oldest_age(NOW + 6) == 6
