@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from splitbus_cli.progress import progress_bar
 from splitbus_cli.rows import Row
 from splitbus_cli.tables import add_row, new_table
 from splitbus_cli.text import shape, size
@@ -120,7 +120,7 @@ def verify_cuts(
         raise ConfigError(f"codec {codec!r} is not known: use one of {', '.join(CODECS)}")
     graph, feeds = _load(path, inputs)
     indices = _checked(graph, cuts)
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"head and tail, codec {codec}", total=len(indices))
         checks = verify(
             graph,
@@ -132,17 +132,6 @@ def verify_cuts(
         )
     _print_checks(path, checks, as_json=as_json)
     return all(check.ok for check in checks)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
 
 
 def _checked(graph: ModelGraph, cuts: Sequence[int]) -> list[int]:

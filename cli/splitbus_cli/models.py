@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from splitbus_cli.layers import layered
+from splitbus_cli.progress import progress_bar
 from splitbus_cli.registry import open_gateway_registry
 from splitbus_cli.tables import add_row, new_table
 from splitbus_cli.text import milliseconds, shape, size
@@ -29,9 +29,7 @@ def open_registry(config: Path | None, state_dir: Path | None) -> Registry:
 
 def add(registry: Registry, name: str, path: Path, samples: Path | None, *, replace: bool, as_json: bool) -> None:
     """Register a model and print what came of it. Raises ModelError, ConfigError."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("measuring coded sizes at every cut", total=None)
         registry.add(
             name,

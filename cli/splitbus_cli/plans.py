@@ -76,7 +76,7 @@ def explain_plan(target: Target, device: str, model: str | None, *, as_json: boo
         key = model_key(board.find_model(model, bus.site).model) if model else None
         found = [k for k in sorted(board.decisions) if k[0] == device and key in (None, k[1])]
         if not found:
-            raise ConfigError(_no_plans(board, device, bus.site))
+            raise ConfigError(_no_decision(board, device, model, bus.site))
         if as_json:
             print(json.dumps([explain.facts(board, k, board.decisions[k]) for k in found], indent=2))
         else:
@@ -88,6 +88,12 @@ def _no_plans(board: Board, device: str, site: str) -> str:
     known = sorted({name for name, _ in board.stream_keys()})
     others = f"known are {', '.join(known)}" if known else "there is none at this site yet"
     return f"device {device!r} of site {site} has no plan: {others}"
+
+
+def _no_decision(board: Board, device: str, model: str | None, site: str) -> str:
+    known = sorted({f"{name} {board.model_name(key)}" for name, key in board.decisions})
+    others = f"it has decided on {', '.join(known)}" if known else "it has made none at this site"
+    return f"the gateway of site {site} has made no decision on {device}{f' {model}' if model else ''} yet: {others}"
 
 
 def _user() -> str:

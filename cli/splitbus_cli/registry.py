@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from splitbus_gateway.config import GatewayConfig
 from splitbus_gateway.registry import Registry
-from splitbus_schemas.errors import ConfigError
+from splitbus_schemas.errors import BlobError, ConfigError
 
 
 def open_gateway_registry(config: GatewayConfig) -> Registry:
@@ -17,8 +17,8 @@ def open_gateway_registry(config: GatewayConfig) -> Registry:
             samples=config.models.samples,
             max_input_ratio=config.models.max_input_ratio,
         )
-    except OSError as error:
+    except (OSError, BlobError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"state folder {config.state_dir} cannot be used: {error.strerror}; "
-            "name the gateway's with --state-dir or --config"
+            f"state folder {config.state_dir} cannot be used: {why}; name the gateway's with --state-dir or --config"
         ) from error

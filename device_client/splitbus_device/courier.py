@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,18 @@ from typing import Any, Final
 from splitbus_device.answer import Answer
 from splitbus_device.flights import Flights, Out
 from splitbus_device.follower import ActivePlan
+from splitbus_device.nodes import Hops, NodeWatch
 from splitbus_device.policy import Flight, Resend, RunLocally, latest_start, next_step
 from splitbus_runtime.agent import Agent
-from splitbus_runtime.engine import Array
+from splitbus_runtime.engine import Array, TensorInfo
 from splitbus_runtime.transport import Parcel
-from splitbus_schemas.errors import DecodeError, ModelError, PayloadTooLargeError
+from splitbus_schemas.errors import DecodeError, SplitbusError
 from splitbus_schemas.messages import Step
 from splitbus_schemas.packet import pack_tensor, unpack_tensor
 from splitbus_schemas.packet_types import FrameId, Job, Result, Spent, Tensor
 from splitbus_schemas.topics import JOB, REPLY
+
+log = logging.getLogger(__name__)
 
 TRAIN_SECONDS: Final = 0.15
 """A link is sampled at most so often: a train costs one message more."""
@@ -35,6 +39,8 @@ class Fallback:
 
     reason: str
     attempts: int = 0
+    frame: str = ""
+    """Its id, when it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,8 @@ class Frame:
     """One inference request. Times in seconds of time.monotonic()."""
 
     feeds: Mapping[str, Array]
-    wanted: Sequence[str]
-    """Names of the outputs asked for, in order."""
+    wanted: Sequence[TensorInfo]
+    """The outputs asked for, in order."""
     started: float
     deadline: float
     local_s: float
@@ -62,103 +68,121 @@ class _Activation:
 class Courier:
     """One model's way over the bus. `deliver` may be called from several threads."""
 
-    def __init__(self, agent: Agent, flights: Flights, model: str) -> None:
+    def __init__(self, agent: Agent, flights: Flights, nodes: NodeWatch, model: str) -> None:
         self._agent = agent
         self._flights = flights
+        self._nodes = nodes
         self._model = model
         self._seq = itertools.count(1)
         self._reply_topic = REPLY.at(agent.site, node=agent.node, boot=agent.boot)
         self._last_train: dict[str, float] = {}
 
     def deliver(self, active: ActivePlan, frame: Frame) -> Answer | Fallback:
-        """The answer from the bus, or why there is none."""
+        """The answer from the bus, or why there is none. Raises nothing."""
+        routes = self._nodes.usable(active.routes)
+        if not routes:
+            return Fallback("a worker on every route is gone")
         seq = next(self._seq)
         out = self._flights.begin(seq, time.monotonic())
         if out is None:
             return Fallback("too many frames are out")
-        given_up = False
+        name = FrameId(self._agent.node, self._agent.boot, seq)
         try:
             activation = self._run_head(active, frame.feeds)
-            job = self._job(active, seq, activation)
-            last_start = latest_start(frame.deadline, frame.local_s, frame.started)
-            outcome = self._fly(active, job, out, frame.deadline, last_start)
-            given_up = isinstance(outcome, Fallback)
-            return outcome if isinstance(outcome, Fallback) else self._answer(active, frame, activation, out, outcome)
-        except (ModelError, DecodeError, PayloadTooLargeError) as error:
-            self._agent.alert("frames_failed", str(error))
-            return Fallback(str(error), out.attempt)
+            outcome = self._fly(active, self._job(active, name, activation), list(routes), out, frame)
+            if isinstance(outcome, Parcel):
+                return self._answer(active, frame, activation, out, outcome)
+            reason = outcome
+        except SplitbusError as error:
+            reason = str(error)
+            self._agent.alert("frames_failed", reason)
+        except Exception as error:  # a mistake of ours must not cost the caller its frame
+            reason = f"{type(error).__name__}: {error}"
+            log.exception("frame %s failed on its way", name)
+            self._agent.alert("errors", f"frame {name} failed: {reason}")
         finally:
-            if given_up:
-                self._flights.give_up(out, time.monotonic())
-            else:
-                self._flights.done(out)
+            self._flights.end(out, time.monotonic())
+        return Fallback(reason, out.attempt, str(name) if out.attempt else "")
+
+    def overhear(self, parcel: Parcel) -> None:
+        """Learn how fast a frame went out, also from an answer that comes too late for its caller."""
+        result = parcel.packet
+        if not isinstance(result, Result) or len(result.spent) < 2:
+            return
+        first = result.spent[1]
+        self._agent.links.note_outcome(first.node, lost=False)
+        if first.train_us:
+            self._agent.links.note_up(first.node, first.train_bytes, first.train_us / 1e6, parcel.at)
+
+    # On its way
 
     def _run_head(self, active: ActivePlan, feeds: Mapping[str, Array]) -> _Activation:
         begun = time.perf_counter()
-        coding = active.plan.head.coding if active.plan.head is not None else "raw"
         if active.head is None:
             outputs = [(name, array, False) for name, array in feeds.items()]
+            ran = begun
         else:
             outputs = active.head.run(feeds)
-        ran = time.perf_counter()
+            ran = time.perf_counter()
+        coding = active.plan.head.coding if active.plan.head is not None else "raw"
         sent = tuple(pack_tensor(name, array, coding) for name, array, final in outputs if not final)
         kept = {name: array for name, array, final in outputs if final}
         encoded = time.perf_counter()
-        run_us = int((ran - begun) * 1e6) if active.head is not None else 0
-        spent = Spent(self._agent.node, run_us=run_us, encode_us=int((encoded - ran) * 1e6))
+        spent = Spent(self._agent.node, run_us=int((ran - begun) * 1e6), encode_us=int((encoded - ran) * 1e6))
         return _Activation(sent, kept, spent)
 
-    def _job(self, active: ActivePlan, seq: int, activation: _Activation) -> Job:
+    def _job(self, active: ActivePlan, name: FrameId, activation: _Activation) -> Job:
         return Job(
-            frame=FrameId(self._agent.node, self._agent.boot, seq),
+            frame=name,
             model=self._model,
             plan=active.plan.plan,
             epoch=active.plan.epoch,
             attempt=1,
             budget_us=0,
             reply_to=self._reply_topic,
-            route=active.routes[0],
+            route=(),
             tensors=activation.sent,
             spent=(activation.spent,),
         )
 
-    def _fly(self, active: ActivePlan, job: Job, out: Out, deadline: float, last_start: float) -> Parcel | Fallback:
-        """Send, wait, send again along alternates, until there is an answer or no time for one."""
-        routes = list(active.routes)
-        sent = self._send(active, replace(job, route=routes.pop(0)), out, deadline)
+    def _fly(self, active: ActivePlan, job: Job, routes: list[Hops], out: Out, frame: Frame) -> Parcel | str:
+        """Send, wait, send again along alternates, until there is an answer or no time for one, and why."""
+        last_start = latest_start(frame.deadline, frame.local_s, frame.started)
+        if time.monotonic() >= last_start:
+            return "deadline: the head took too long"
+        sent = self._send(active, job, routes.pop(0), out, frame.deadline)
         while sent:
             if out.parcel is not None:
                 return out.parcel
             now = time.monotonic()
-            step = next_step(Flight(active.expected_s, out.sent, len(routes), out.failed), last_start, now)
+            step = next_step(Flight(active.expected_s, out.sent[-1], len(routes), out.failed), last_start, now)
             if isinstance(step, RunLocally):
                 self._gave_up(out)
-                return Fallback(step.reason, out.attempt)
+                return step.reason
             if isinstance(step, Resend):
-                self._flights.resent(out, now)
-                sent = self._send(active, replace(job, route=routes.pop(0), attempt=out.attempt), out, deadline)
+                sent = self._send(active, job, routes.pop(0), out, frame.deadline)
             else:
                 out.news.wait(max(0.0, step.until - now))
-        return Fallback("the broker is gone", out.attempt)
+        return "the broker does not take it"
 
-    def _send(self, active: ActivePlan, job: Job, out: Out, deadline: float) -> bool:
-        """Send once; False when the broker is not there."""
+    def _send(self, active: ActivePlan, job: Job, route: Hops, out: Out, deadline: float) -> bool:
+        """Send once along `route`; False when the broker is not there or takes no more."""
         now = time.monotonic()
         budget = deadline - now
-        first = job.route[0].node
+        first = route[0].node
         train = now - self._last_train.get(first, 0.0) > TRAIN_SECONDS
         if train:
             self._last_train[first] = now
-        out.sent = now
-        out.nodes = tuple(hop.node for hop in job.route)
-        topic = JOB.at(self._agent.site, node=first, device=self._agent.node)
+        self._flights.sending(out, tuple(hop.node for hop in route), now)
         size = self._agent.port.send(
-            topic,
-            replace(job, budget_us=max(int(budget * 1e6), 1)),
+            JOB.at(self._agent.site, node=first, device=self._agent.node),
+            replace(job, route=route, attempt=out.attempt, budget_us=max(int(budget * 1e6), 1)),
             train=train,
             user=active.user,
             expiry_s=math.ceil(max(budget, 0.0)) + 1,
         )
+        if not size:
+            self._flights.unsent(out)
         return size > 0
 
     def _gave_up(self, out: Out) -> None:
@@ -169,25 +193,24 @@ class Courier:
             self._agent.links.suspect(node)
             self._agent.links.note_outcome(node, lost=True)
 
+    # Back
+
     def _answer(self, active: ActivePlan, frame: Frame, activation: _Activation, out: Out, parcel: Parcel) -> Answer:
         result = parcel.packet
-        if not isinstance(result, Result):
-            raise DecodeError(f"frame {out.seq} was answered by something that is no result")
+        if not isinstance(result, Result) or len(result.spent) < 2:
+            raise DecodeError(f"frame {out.seq} was answered by nobody")
         begun = time.perf_counter()
-        outputs: dict[str, Any] = activation.kept | {t.name: unpack_tensor(t) for t in result.tensors}
-        missing = [name for name in frame.wanted if name not in outputs]
-        if missing:
-            raise DecodeError(f"the answer to frame {result.frame} lacks output {missing[0]!r}")
+        outputs = _outputs(frame.wanted, activation.kept, result)
         decode_ms = (time.perf_counter() - begun) * 1e3
-        flown = parcel.at - out.sent
-        if result.attempt == out.attempt:
-            self._learn_links(active.expected_s, parcel, result, flown)
+        flown = parcel.at - out.sent[result.attempt - 1]
+        self._learn_links(active.expected_s, parcel, result, flown)
+        if result.attempt == 1:
             active.learn(flown)
         now = time.monotonic()
         route = (self._agent.node, *(spent.node for spent in result.spent[1:]))
         wire_s = max(0.0, flown - sum(spent.total_us for spent in result.spent[1:]) / 1e6)
         return Answer(
-            outputs=[outputs[name] for name in frame.wanted],
+            outputs=outputs,
             route=route,
             plan=active.plan.plan,
             epoch=active.plan.epoch,
@@ -205,16 +228,6 @@ class Courier:
             cut_bytes=(sum(len(tensor.data) for tensor in activation.sent),),
         )
 
-    def overhear(self, parcel: Parcel) -> None:
-        """Learn how fast a frame went out, also from an answer that comes too late for its caller."""
-        result = parcel.packet
-        if not isinstance(result, Result) or len(result.spent) < 2:
-            return
-        first = result.spent[1]
-        self._agent.links.note_outcome(first.node, lost=False)
-        if first.train_us:
-            self._agent.links.note_up(first.node, first.train_bytes, first.train_us / 1e6, parcel.at)
-
     def _learn_links(self, expected_s: float, parcel: Parcel, result: Result, flown: float) -> None:
         """Take this frame's samples of the way back and of the round trip; those of the way there were overheard."""
         if len(result.spent) != 2:
@@ -230,6 +243,35 @@ class Courier:
         down_s = parcel.train_s if parcel.train_bytes else (parcel.bytes * 8e-6 / down if down else 0.0)
         wire_s = flown - first.total_us / 1e6 - first.train_us / 1e6 - down_s
         links.note_rtt(first.node, max(wire_s, 0.0), now)
+
+
+def _outputs(wanted: Sequence[TensorInfo], kept: Mapping[str, Array], result: Result) -> list[Any]:
+    """The arrays that the caller asked for, its own to change as onnxruntime's are. Raises DecodeError."""
+    came = {tensor.name: tensor for tensor in result.tensors}
+    outputs = []
+    for info in wanted:
+        array = kept.get(info.name)
+        if array is None:
+            if info.name not in came:
+                raise DecodeError(f"the answer to frame {result.frame} lacks output {info.name!r}")
+            array = unpack_tensor(came[info.name]).copy()
+        if not _fits(array, info):
+            raise DecodeError(
+                f"the answer to frame {result.frame} has output {info.name!r} as {array.dtype.name}"
+                f"{list(array.shape)}, the model gives {info.dtype}{list(info.shape)}"
+            )
+        outputs.append(array)
+    return outputs
+
+
+def _fits(array: Array, info: TensorInfo) -> bool:
+    """Whether dtype and known sizes agree; an empty shape may stand for one that nobody knows."""
+    if info.dtype and array.dtype.name != info.dtype:
+        return False
+    return not info.shape or (
+        len(info.shape) == array.ndim
+        and all(have == want or not isinstance(want, int) for have, want in zip(array.shape, info.shape, strict=True))
+    )
 
 
 def _steps(spent: tuple[Spent, ...]) -> tuple[Step, ...]:

@@ -21,6 +21,8 @@ class Out:
     sent: list[float] = field(default_factory=list)
     """When each attempt was sent."""
     nodes: tuple[str, ...] = ()
+    alone: bool = True
+    """Nothing else of ours was out when it began: its round trip is the link's, not a queue's."""
     """Those on the present attempt's route."""
     news: threading.Event = field(default_factory=threading.Event)
     parcel: Parcel | None = None

@@ -5,22 +5,27 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
 
+from splitbus_device.nodes import Hops
 from splitbus_runtime.agent import Agent
-from splitbus_runtime.bus import Delivery, UserProperties
+from splitbus_runtime.bus import UserProperties
 from splitbus_runtime.shelf import Slice
-from splitbus_schemas.errors import DecodeError, SplitbusError
+from splitbus_schemas.codecs import CODINGS
+from splitbus_schemas.errors import DecodeError, ModelError, SplitbusError
 from splitbus_schemas.ids import model_key
-from splitbus_schemas.messages import Plan, PlanState
+from splitbus_schemas.messages import Plan, PlanStage, PlanState
 from splitbus_schemas.packet_types import Hop
 from splitbus_schemas.topics import PLAN, PLAN_STATE
 
 log = logging.getLogger(__name__)
 
 NO_PLAN: Final = "none"
+NO_EPOCH: Final = -1
 LEARNING_RATE: Final = 0.2
+
+State: TypeAlias = Literal["loading", "active", "failed", "ignored"]
 
 
 @dataclass(slots=True)
@@ -32,8 +37,13 @@ class ActivePlan:
     """None when the frame's inputs are sent as they are."""
     expected_s: float
     """From sending to answer: first as predicted, then as measured."""
-    user: UserProperties = ()
-    routes: tuple[tuple[Hop, ...], ...] = field(default_factory=tuple)
+    user: UserProperties
+    routes: tuple[Hops, ...]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the device answers alone."""
+        return not self.routes
 
     def learn(self, seconds: float) -> None:
         """An answer took so long."""
@@ -47,101 +57,130 @@ class PlanFollower:
         self.active: ActivePlan | None = None
         self._agent = agent
         self._model = model
-        self._epoch = -1
-        self._arrived: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._topic = PLAN.at(agent.site, node=agent.node, model=model_key(model))
         self._state_topic = PLAN_STATE.at(agent.site, node=agent.node, model=model_key(model))
         self._thread = threading.Thread(target=self._run, name=f"splitbus-{agent.node}-plans", daemon=True)
-        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Announce the model and listen for plans."""
-        self._tell(NO_PLAN, 0, "active", None)
+        self._tell_active()
         self._thread.start()
-        self._agent.control.subscribe(
-            PLAN.at(self._agent.site, node=self._agent.node, model=model_key(self._model)), self._on_plan, qos=1
-        )
+        self._agent.control.subscribe(self._topic, lambda delivery: self._arrived.put(delivery.payload), qos=1)
 
     def stop(self) -> None:
-        """Follow no more."""
+        """Follow no more; downloads must have been ended before."""
         self._arrived.put(None)
         if self._thread.is_alive():
             self._thread.join(5)
 
-    def _on_plan(self, delivery: Delivery) -> None:
-        if not delivery.payload:
-            return
-        try:
-            plan = Plan.from_json(delivery.payload)
-        except DecodeError as error:
-            self._agent.alert("bad_plans", str(error), delivery.topic)
-            return
-        self._arrived.put(plan)
+    # On the follower's thread
 
     def _run(self) -> None:
-        while (plan := self._arrived.get()) is not None:
-            while not self._arrived.empty():  # only the newest plan counts
-                newer = self._arrived.get()
-                if newer is None:
-                    return
-                plan = newer
+        while (payload := self._arrived.get()) is not None:
+            try:
+                self._take(payload)
+            except DecodeError as error:
+                self._agent.alert("bad_plans", str(error), self._topic)
+            except Exception as error:
+                log.exception("a plan could not be followed")
+                self._agent.alert("errors", f"a plan could not be followed: {error}", self._topic)
+
+    def _take(self, payload: bytes) -> None:
+        if not payload:
+            self._drop()
+            return
+        plan = Plan.from_json(payload)
+        objection = self._objection(plan)
+        if objection:
+            self._agent.count("plans_ignored")
+            log.info("plan %s is ignored: %s", plan.plan, objection)
+            self._tell(plan.plan, plan.epoch, "ignored", objection)
+            self._tell_active()  # what is retained says what is followed
+        elif self.active is None or plan.epoch != self.active.plan.epoch:
             self._adopt(plan)
 
-    def _adopt(self, plan: Plan) -> None:
-        refusal = self._refusal(plan)
-        if refusal:
-            self._agent.count("plans_ignored")
-            self._tell(plan.plan, plan.epoch, "ignored", refusal)
-            return
-        if plan.epoch == self._epoch:
-            return
-        self._tell(plan.plan, plan.epoch, "loading", None)
-        try:
-            head = self._agent.shelf.load(plan.head.slice) if plan.head is not None and plan.head.slice else None
-        except SplitbusError as error:
-            self._agent.alert("plans_failed", f"plan {plan.plan} cannot be followed: {error}")
-            self._tell(plan.plan, plan.epoch, "failed", str(error))
-            return
-        self._epoch = plan.epoch
-        before, self.active = self.active, _activate(plan, head)
-        self._agent.count("plan_changes")
-        keep = {active.head.id for active in (before, self.active) if active is not None and active.head is not None}
-        self._agent.shelf.drop(keep)
-        self._agent.tell_slices()
-        self._tell(plan.plan, plan.epoch, "active", None)
-
-    def _refusal(self, plan: Plan) -> str:
-        if plan.epoch < self._epoch:
-            return f"epoch {plan.epoch} is older than {self._epoch}"
+    def _objection(self, plan: Plan) -> str:
+        """Why the plan is not for us, or not news; "" when it may be."""
         if plan.device != self._agent.node:
             return f"it is for {plan.device}"
         if plan.model != self._model:
             return f"it is for model {plan.model[:12]}, not {self._model[:12]}"
+        active = self.active.plan if self.active is not None else None
+        if active is not None and plan.epoch < active.epoch:
+            return f"epoch {plan.epoch} is older than {active.epoch}"
+        if active is not None and plan.epoch == active.epoch and plan.plan != active.plan:
+            return f"epoch {plan.epoch} is that of plan {active.plan} already"
         return ""
 
-    def _tell(self, plan: str, epoch: int, state: str, reason: str | None) -> None:
-        message = PlanState.model_validate(
-            {
-                "node": self._agent.node,
-                "boot": self._agent.boot,
-                "plan": plan,
-                "epoch": epoch,
-                "state": state,
-                "reason": reason,
-            }
+    def _adopt(self, plan: Plan) -> None:
+        self._tell(plan.plan, plan.epoch, "loading")
+        try:
+            active = self._activate(plan)
+        except SplitbusError as error:
+            self._agent.alert("plans_failed", f"plan {plan.plan} cannot be followed: {error}", self._topic)
+            self._tell(plan.plan, plan.epoch, "failed", str(error))
+            return
+        before, self.active = self.active, active
+        self._agent.count("plan_changes")
+        self._agent.shelf.drop({a.head.id for a in (before, active) if a is not None and a.head is not None})
+        self._agent.tell_slices()
+        self._tell_active()
+
+    def _activate(self, plan: Plan) -> ActivePlan:
+        routes = () if plan.is_local else tuple(_route(plan, stages) for stages in plan.routes)
+        head = None
+        if routes and plan.head is not None:
+            _check_coding(plan, plan.head.coding)
+            if plan.head.slice is not None:
+                head = self._agent.shelf.load(plan.head.slice)
+                if head.manifest.model != self._model or head.manifest.first != 0:
+                    raise ModelError(f"slice {head.id[:12]} is no head of model {self._model[:12]}")
+        return ActivePlan(plan, head, _flight_s(plan), _user(plan), routes)
+
+    def _drop(self) -> None:
+        """The plan was removed: whatever comes next counts."""
+        if self.active is not None:
+            self.active = None
+            self._agent.count("plan_changes")
+            self._tell_active()
+
+    def _tell_active(self) -> None:
+        plan = self.active.plan if self.active is not None else None
+        self._tell(plan.plan if plan else NO_PLAN, plan.epoch if plan else 0, "active")
+
+    def _tell(self, plan: str, epoch: int, state: State, reason: str | None = None) -> None:
+        message = PlanState(
+            node=self._agent.node, boot=self._agent.boot, plan=plan, epoch=epoch, state=state, reason=reason
         )
         self._agent.control.publish(self._state_topic, message.to_json(), qos=1, retain=True)
 
 
-def _activate(plan: Plan, head: Slice | None) -> ActivePlan:
+def _route(plan: Plan, stages: list[PlanStage]) -> Hops:
+    """The stages that run something. Raises ModelError."""
+    for stage in stages:
+        _check_coding(plan, stage.coding)
+    hops = tuple(Hop(stage.node, stage.slice, stage.coding) for stage in stages if stage.slice is not None)
+    if not hops:
+        raise ModelError(f"plan {plan.plan} has a route on which nothing runs")
+    return hops
+
+
+def _check_coding(plan: Plan, coding: str) -> None:
+    if coding not in CODINGS:
+        raise ModelError(f"plan {plan.plan} wants coding {coding!r}, known are {', '.join(CODINGS)}")
+
+
+def _flight_s(plan: Plan) -> float:
+    """From sending to answer, as predicted: all but the head's own steps."""
     head_ms = sum(step.ms for step in plan.steps[:2] if step.what in ("run", "encode") and step.where == plan.device)
-    user = (
+    return max(plan.predicted_ms - head_ms, 1.0) / 1e3
+
+
+def _user(plan: Plan) -> UserProperties:
+    return (
         ("plan", plan.plan),
         ("epoch", str(plan.epoch)),
         ("model", plan.name),
         ("codec", ",".join(cut.codec for cut in plan.cuts)),
     )
-    routes = tuple(
-        tuple(Hop(stage.node, stage.slice, stage.coding) for stage in route if stage.slice is not None)
-        for route in plan.routes
-    )
-    return ActivePlan(plan, head, max(plan.predicted_ms - head_ms, 1.0) / 1e3, user, routes)

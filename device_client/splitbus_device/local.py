@@ -27,7 +27,9 @@ class LocalRunner:
         self.expected_s = guess_s
         self._timed = False
 
-    def run(self, names: Sequence[str] | None, feeds: Mapping[str, Any], options: Any = None) -> tuple[list[Any], float]:
+    def run(
+        self, names: Sequence[str] | None, feeds: Mapping[str, Any], options: Any = None
+    ) -> tuple[list[Any], float]:
         """The outputs as onnxruntime gives them, and the seconds it took. Raises onnxruntime's own errors."""
         begun = time.monotonic()
         outputs = self.session.run_plain(names, feeds, options)

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from splitbus_device.answer import Answer
+from splitbus_device.answer import Answer, Route
 from splitbus_schemas.messages import Step, StreamStats
+
+MAX_SAMPLES: Final = 2048
+"""Answers of one period that are summed up; of more, the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """What is kept of an answer: never its tensors."""
+
+    route: Route
+    total_ms: float
+    steps: tuple[Step, ...]
+    cut_bytes: tuple[int, ...]
 
 
 class StreamTally:
@@ -16,33 +31,31 @@ class StreamTally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._answers: list[Answer] = []
+        self._samples: deque[_Sample] = deque(maxlen=MAX_SAMPLES)
+        self._answered = 0
         self._counters: Counter[str] = Counter()
 
     def add(self, answer: Answer) -> None:
         """One more answer."""
         with self._lock:
-            self._answers.append(answer)
             self._counters[answer.outcome] += 1
-            if answer.outcome == "answered":
-                self._counters["local" if answer.is_local else "remote"] += 1
             self._counters["late"] += answer.late
             self._counters["resent"] += max(0, answer.attempts - 1)
-
-    def count(self, what: str) -> None:
-        """Something else happened."""
-        with self._lock:
-            self._counters[what] += 1
+            if answer.outcome == "answered":
+                self._answered += 1
+                self._counters["local" if answer.is_local else "remote"] += 1
+                self._samples.append(_Sample(answer.route, answer.total_ms, answer.steps, answer.cut_bytes))
 
     def report(
         self, *, node: str, boot: str, model: str, plan: str, epoch: int, period_s: float, in_flight: int
     ) -> StreamStats:
         """The period's statistics."""
         with self._lock:
-            answers, self._answers = [a for a in self._answers if a.outcome == "answered"], []
-            counters = dict(self._counters)
-        times = sorted(answer.total_ms for answer in answers)
-        remote = [answer for answer in answers if not answer.is_local]
+            samples, answered, counters = list(self._samples), self._answered, dict(self._counters)
+            self._samples.clear()
+            self._answered = 0
+        times = sorted(sample.total_ms for sample in samples)
+        remote = [sample for sample in samples if len(sample.route) > 1]
         return StreamStats(
             node=node,
             boot=boot,
@@ -50,8 +63,8 @@ class StreamTally:
             plan=plan,
             epoch=epoch,
             period_s=round(period_s, 3),
-            frames=len(answers),
-            routes=dict(Counter(">".join(answer.route) for answer in answers)),
+            frames=answered,
+            routes=dict(Counter(">".join(sample.route) for sample in samples)),
             p50_ms=_quantile(times, 0.5),
             p95_ms=_quantile(times, 0.95),
             steps=_median_steps(remote),
@@ -65,10 +78,10 @@ def _quantile(ordered: Sequence[float], share: float) -> float | None:
     return round(ordered[min(int(share * len(ordered)), len(ordered) - 1)], 3) if ordered else None
 
 
-def _median_steps(answers: Sequence[Answer]) -> list[Step]:
+def _median_steps(samples: Sequence[_Sample]) -> list[Step]:
     times: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for answer in answers:
-        for step in answer.steps:
+    for sample in samples:
+        for step in sample.steps:
             times[step.what, step.where].append(step.ms)
     return [
         Step.model_validate({"what": what, "where": where, "ms": round(statistics.median(ms), 3)})
@@ -76,7 +89,7 @@ def _median_steps(answers: Sequence[Answer]) -> list[Step]:
     ]
 
 
-def _median_bytes(answers: Sequence[Answer]) -> list[int]:
-    sizes = [answer.cut_bytes for answer in answers if answer.cut_bytes]
+def _median_bytes(samples: Sequence[_Sample]) -> list[int]:
+    sizes = [sample.cut_bytes for sample in samples if sample.cut_bytes]
     columns = min((len(row) for row in sizes), default=0)
     return [int(statistics.median(row[i] for row in sizes)) for i in range(columns)]

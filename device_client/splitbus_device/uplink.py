@@ -83,6 +83,7 @@ class Uplink:
             store=BlobStore(self._folder),
             slowdown=slowdown,
         )
+        self._agent.links.crowded = lambda: self._flights.count > 0
         self._agent.port.receive(REPLY.at(site, node=self.device, boot=self._boot), self._take)
         self._data.watch(self._on_connection)
         self._control.subscribe(MODEL.at(site, name="+"), self._on_card, qos=1)

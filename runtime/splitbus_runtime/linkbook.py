@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,9 @@ from splitbus_schemas.topics import JOB, LINK, REPLY
 IDLE_SECONDS: Final = 2.0
 """A quantity that traffic has not measured for so long is probed."""
 
+SUSPECT_SECONDS: Final = 0.2
+"""A link in doubt is probed no more often than this, and never with a probe still out."""
+
 PROBE_LOST_SECONDS: Final = 4.0
 """A probe without an echo for so long is lost."""
 
@@ -26,6 +30,9 @@ PROBE_BYTES: Final = 4 * TRAIN_MIN_BYTES
 
 MAX_LINKS: Final = 256
 """Peers with an estimate: a packet may name any node as the one it came from."""
+
+CROWDED_SECONDS: Final = 10.0
+"""Without a better sample for so long, a round trip measured beside traffic must do."""
 
 TELL_CHANGE: Final = 0.15
 """A report is published at once when an estimate moved by this fraction, else every TELL_SECONDS."""
@@ -37,6 +44,7 @@ TELL_SECONDS: Final = 2.0
 class _Sent:
     peer: str
     at: float
+    crowded: bool
 
 
 class LinkBook:
@@ -54,6 +62,9 @@ class LinkBook:
         self._probes: dict[int, _Sent] = {}
         self._ids = itertools.count(1)
         self._suspects: set[str] = set()
+        self._probed: dict[str, float] = {}
+        self.crowded: Callable[[], bool] = lambda: False
+        """Whether traffic of ours is under way: a round trip beside it would be a queue's, not the link's."""
         self._told: dict[str, tuple[LinkReport, float]] = {}
 
     def set_peers(self, peers: frozenset[str]) -> None:
@@ -98,7 +109,9 @@ class LinkBook:
                 self.note_outcome(sent.peer, lost=True)
         outstanding = {sent.peer for sent in list(self._probes.values())}
         for peer in sorted(self._peers - outstanding):
-            if peer in self._suspects or self.link(peer).oldest_age(now) > IDLE_SECONDS:
+            since = now - self._probed.get(peer, float("-inf"))
+            in_doubt = peer in self._suspects and since >= SUSPECT_SECONDS
+            if in_doubt or (since >= IDLE_SECONDS and self.link(peer).oldest_age(now) > IDLE_SECONDS):
                 self._suspects.discard(peer)
                 self._probe(peer, now)
         for peer in list(self._links):
@@ -121,12 +134,14 @@ class LinkBook:
         self.note_up(sent.peer, echo.train_bytes, up_s, parcel.at, "probe")
         self.note_down(sent.peer, parcel.train_bytes, down_s, parcel.at, "probe")
         rtt = parcel.at - sent.at - up_s - down_s - echo.held_us / 1e6
-        self.note_rtt(sent.peer, max(rtt, 0.0), parcel.at, "probe")
+        if not sent.crowded or parcel.at - self.link(sent.peer).rtt_s.newest > CROWDED_SECONDS:
+            self.note_rtt(sent.peer, max(rtt, 0.0), parcel.at, "probe")
 
     def _probe(self, peer: str, now: float) -> None:
         probe_id = next(self._ids)
         probe = Probe(probe_id, self._node, self._reply_topic, TRAIN_MIN_BYTES, bytes(PROBE_BYTES))
-        self._probes[probe_id] = _Sent(peer, now)
+        self._probed[peer] = now
+        self._probes[probe_id] = _Sent(peer, now, self.crowded())
         if not self._port.send(JOB.at(self._site, node=peer, device=self._node), probe, train=True, expiry_s=5):
             self._probes.pop(probe_id, None)
 

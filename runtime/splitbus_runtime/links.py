@@ -103,7 +103,7 @@ class LinkEstimate:
 
     def age(self, now: float) -> float:
         """Seconds since the newest sample of any kind; infinite before the first."""
-        return now - max(self.rtt_s.newest, self.up_mbit.newest, self.down_mbit.newest)
+        return max(0.0, now - max(self.rtt_s.newest, self.up_mbit.newest, self.down_mbit.newest))
 
     def oldest_age(self, now: float) -> float:
         """Seconds since the quantity that has waited longest was sampled; the way back matters less and may wait."""

@@ -104,7 +104,7 @@ STREAM: Final = Topic(
     "A device's frames of the last second: routes, latency by step, counters.",
 )
 PLAN: Final = Topic(
-    "plan", "ctl/{node}/plan/{model}", ("gateway",), ("node", "operators"), 1, True, m.Plan,
+    "plan", "ctl/{node}/plan/{model}", ("gateway",), ("node", "gateway", "operators"), 1, True, m.Plan,
     "What the device is to do with each frame.",
 )
 DECISION: Final = Topic(
@@ -120,7 +120,7 @@ PEERS: Final = Topic(
     "Whom the node may have to reach.",
 )
 MODEL: Final = Topic(
-    "model", "model/{name}", ("gateway",), ("nodes", "operators"), 1, True, m.ModelCard,
+    "model", "model/{name}", ("gateway",), ("nodes", "gateway", "operators"), 1, True, m.ModelCard,
     "A registered model.",
 )
 PIN: Final = Topic(

@@ -7,18 +7,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, Literal, TypeAlias
 
-from tests.broker_setup import PRODUCTION, Place, Setup, password_line, run_as
+from tests.broker_setup import PLAIN, PRODUCTION, TLS, TLS_PASSWORD, Place, Setup, password_line, run_as
 from tests.brokers import Broker, client_host
 from tests.deployment.client import Client
 
 from splitbus_gateway.certificates import Authority, Credential, create_authority, issue_node, issue_server
 from splitbus_schemas.acl import acl
 
-CLOUD = "cloud.example.net"
-PASSWORDS = {user: f"word of {user}" for user in ("cam-a", "cam-b", "edge1", "cloud1", "gateway", "operator")}
-NODES = ("cam-a", "cam-b", "bridge-home")
-TOPIC = "splitbus/v1/home"
+CLOUD: Final = "cloud.example.net"
+USERS: Final = ("cam-a", "cam-b", "edge1", "cloud1", "gateway", "operator")
+BRIDGE: Final = "bridge-home"
+SITE: Final = "home"
+TOPIC: Final = f"splitbus/v1/{SITE}"
+
+Way: TypeAlias = Literal["plain", "password", "certificate"]
+"""How a client comes in: with a password on this machine, with one over TLS, with a certificate."""
+
+PORT_OF: Final[Mapping[Way, int]] = {"plain": PLAIN, "password": TLS_PASSWORD, "certificate": TLS}
+
+
+def password_of(user: str) -> str:
+    return f"word of {user}"
 
 
 @dataclass(frozen=True)
@@ -27,48 +38,54 @@ class Site:
 
     authority: Authority
     server: Credential
-    nodes: Mapping[str, Credential]
+    bridge: Credential
     folder: Path
 
-    def files(self) -> dict[str, bytes]:
-        """What lies beside mosquitto.conf on a broker."""
-        bridge = self.nodes["bridge-home"]
+    def files(self, rules: str | None = None) -> dict[str, bytes]:
+        """What lies beside mosquitto.conf on a broker; `rules` in place of the generated ACL."""
         return {
-            "splitbus.passwd": "".join(password_line(*pair) for pair in PASSWORDS.items()).encode(),
-            "splitbus.acl": (acl() + (PRODUCTION / "bridge.acl").read_text()).encode(),
+            "splitbus.passwd": "".join(password_line(user, password_of(user)) for user in USERS).encode(),
+            "splitbus.acl": ((acl() if rules is None else rules) + (PRODUCTION / "bridge.acl").read_text()).encode(),
             "ca.crt": self.authority.pem,
             "server.crt": self.server.certificate,
             "server.key": self.server.key,
-            "bridge-home.crt": bridge.certificate,
-            "bridge-home.key": bridge.key,
+            f"{BRIDGE}.crt": self.bridge.certificate,
+            f"{BRIDGE}.key": self.bridge.key,
         }
 
-    def setup(self, *more: str, peers: Mapping[str, Broker] | None = None) -> Setup:
+    def setup(self, *more: str, peers: Mapping[str, Broker] | None = None, rules: str | None = None) -> Setup:
         """A broker with mosquitto.conf as shipped, and `more` shipped files appended."""
         text = "\n".join((PRODUCTION / name).read_text() for name in ("mosquitto.conf", *more))
-        return Setup(lambda place: placed(text, place), self.files(), peers or {})
+        return Setup(lambda place: placed(text, place), self.files(rules), peers or {})
 
     def client(self, user: str, **options: int) -> Client:
-        return Client(user, PASSWORDS[user], **options)
+        return Client(user, password_of(user), **options)
 
     @property
     def ca(self) -> Path:
         return self.folder / "ca.crt"
+
+    def access(self, broker: Broker, user: str, way: Way, *, password: str | None = None) -> dict[str, str]:
+        """How `user` reaches a broker, by the keys of the configuration files' [broker]."""
+        scheme = "mqtt" if way == "plain" else "mqtts"
+        url = {"url": f"{scheme}://{broker.host}:{broker.ports[PORT_OF[way]]}"}
+        trust = {} if way == "plain" else {"cafile": str(self.ca)}
+        if way == "certificate":
+            return {**url, **trust, "certfile": f"{self.folder}/{user}.crt", "keyfile": f"{self.folder}/{user}.key"}
+        word = self.folder / f"{user}.{'word' if password is None else 'other-word'}"
+        word.write_text(f"{password or password_of(user)}\n")
+        return {**url, **trust, "username": user, "password_file": str(word)}
 
 
 def create_site(folder: Path) -> Site:
     """A new authority, a server certificate and one for each node."""
     now = datetime.now(UTC)
     authority = create_authority("home", now)
-    site = Site(
-        authority,
-        issue_server(authority, [CLOUD, "localhost", client_host()], now),
-        {node: issue_node(authority, node, now) for node in NODES},
-        folder,
-    )
-    (folder / "ca.crt").write_bytes(authority.pem)
-    for node, credential in site.nodes.items():
-        credential.write(folder, node)
+    server = issue_server(authority, [CLOUD, "localhost", client_host()], now)
+    site = Site(authority, server, issue_node(authority, BRIDGE, now), folder)
+    site.ca.write_bytes(authority.pem)
+    for user in USERS:
+        issue_node(authority, user, now).write(folder, user)
     return site
 
 

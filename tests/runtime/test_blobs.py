@@ -87,7 +87,7 @@ class Shuffled(BlobServer):
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_order_loss_and_doubling_do_not_matter(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     data = blob_of(SIZES[-1])
 

@@ -1,0 +1,28 @@
+"""How the connection to the broker is tuned."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any, Final
+
+USER_TIMEOUT_MS: Final = 6000
+"""Linux gives up a connection whose bytes nobody acknowledged for this long."""
+
+SEND_BUFFER_BYTES: Final = 256 * 1024
+"""What the kernel may hold of ours: more would be a queue of stale frames on a slow link."""
+
+
+def tune(sock: Any) -> None:
+    """No waiting for more to send, little room for stale bytes, and an early end of a dead connection."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+def acknowledge_at_once(sock: Any) -> None:
+    """After each read: a broker without TCP_NODELAY waits 40 ms for it (M11 in the list of pitfalls)."""
+    if hasattr(socket, "TCP_QUICKACK"):
+        with contextlib.suppress(OSError, AttributeError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
