@@ -81,8 +81,7 @@ def _cuts_facts(graph: ModelGraph, rows: list[Row], reason: str) -> Row:
 
 
 def _print_cuts(graph: ModelGraph, rows: list[Row], reason: str) -> None:
-    table = new_table("", "cut", "", "bytes", "of input", "tensors", "after")
-    table.title = None
+    table = new_table(None, "cut", "", "bytes", "of input", "tensors", "after")
     for row in rows:
         tensors = ", ".join(f"{t['name']} {t['dtype']} {shape(t['shape'])}" for t in row["tensors"]) or "nothing"
         add_row(

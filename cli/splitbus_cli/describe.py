@@ -184,7 +184,7 @@ def _frame(packet: Job | Result | Refusal) -> dict[str, Any]:
 
 
 def _attempt(attempt: int) -> str:
-    return f", attempt {attempt + 1}" if attempt else ""
+    return f", attempt {attempt}" if attempt > 1 else ""
 
 
 def _spent_text(spent: tuple[Spent, ...]) -> str:

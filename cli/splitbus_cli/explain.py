@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 from splitbus_cli.board import Board, StreamKey
 from splitbus_cli.rows import cuts_text, reported
 from splitbus_cli.text import milliseconds, percent, rate, size
 from splitbus_schemas.messages import Candidate, Decision, LinkReport, Step, StreamStats
 
+_Steps: TypeAlias = dict[tuple[str, str], tuple[float, int | None]]
+"""Milliseconds and bytes by kind and place."""
+
 
 def steps_beside(predicted: Sequence[Step], measured: Sequence[Step]) -> list[dict[str, Any]]:
     """One row a step, in the predicted order, then what was measured and not predicted.
 
-    Steps of the same kind at the same place are one step: their times and bytes are summed.
+    Steps of the same kind at the same place are one step: their times and bytes are summed. Durations tell only the
+    links of a whole round together, a>b>a: beside it stands the sum of what was predicted of each.
     """
     first, second = _summed(predicted), _summed(measured)
+    rounds = {(what, where): _links_of(where, first) for what, where in second if what == "link"}
+    first |= {step: ms_and_bytes for step, ms_and_bytes in rounds.items() if ms_and_bytes and step not in first}
     return [
         {
             "what": what,
@@ -29,12 +36,19 @@ def steps_beside(predicted: Sequence[Step], measured: Sequence[Step]) -> list[di
     ]
 
 
+def _links_of(where: str, steps: _Steps) -> tuple[float, int | None] | None:
+    """What the links of a path take together; None unless all of them are there."""
+    found = [steps.get(("link", f"{a}>{b}")) for a, b in pairwise(where.split(">"))]
+    known = [step for step in found if step is not None]
+    return (sum(ms for ms, _ in known), None) if known and len(known) == len(found) else None
+
+
 def _rounded(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 3)
 
 
-def _summed(steps: Sequence[Step]) -> dict[tuple[str, str], tuple[float, int | None]]:
-    total: dict[tuple[str, str], tuple[float, int | None]] = {}
+def _summed(steps: Sequence[Step]) -> _Steps:
+    total: _Steps = {}
     for step in steps:
         ms, count = total.get((step.what, step.where), (0.0, None))
         both = [n for n in (count, step.bytes) if n is not None]

@@ -80,8 +80,7 @@ def show(registry: Registry, *, as_json: bool) -> None:
     if not records:
         print("No model is registered: splitbus model add NAME FILE")
         return
-    table = new_table("", "name", "model", "size", "nodes", "cuts", "whole here", "inputs", "samples", "added")
-    table.title = None
+    table = new_table(None, "name", "model", "size", "nodes", "cuts", "whole here", "inputs", "samples", "added")
     for record in records:
         add_row(
             table,

@@ -52,8 +52,7 @@ def show(target: Target, device: str | None, *, as_json: bool) -> None:
 
 
 def _print_plans(rows: list[Row]) -> None:
-    table = new_table("", "device", "model", "plan", "state", "cuts", "route", "predicted", "p50", "why")
-    table.title = None
+    table = new_table(None, "device", "model", "plan", "state", "cuts", "route", "predicted", "p50")
     for row in rows:
         add_row(
             table,
@@ -65,9 +64,11 @@ def _print_plans(rows: list[Row]) -> None:
             row["route"] or "-",
             milliseconds(row["predicted_ms"]),
             milliseconds(row.get("p50_ms")),
-            row["reason"] or "",
         )
     Console().print(table)
+    for row in rows:
+        if row["reason"]:
+            print(printable(f"{row['device']} {row['model']}: {row['reason']}"))
 
 
 def explain_plan(target: Target, device: str, model: str | None, *, as_json: bool) -> None:
@@ -159,7 +160,7 @@ def _pin_text(wanted: Pin) -> str:
     if not wanted.cuts:
         return "everything on the device"
     nodes = f" on {', '.join(wanted.nodes)}" if wanted.nodes else ""
-    return ", ".join(f"cut {cut.index} {cut.codec}" for cut in wanted.cuts) + nodes
+    return ", ".join(f"cut {cut.index}/{cut.codec}" for cut in wanted.cuts) + nodes
 
 
 def unpin(target: Target, device: str, model: str) -> None:

@@ -80,8 +80,8 @@ def reported(board: Board, key: StreamKey) -> str:
 
 
 def cuts_text(cuts: list[PlanCut]) -> str:
-    """`17 q8 > 48 raw`; `-` where nothing is cut."""
-    return " > ".join(f"{cut.index} {cut.codec}" for cut in cuts) or "-"
+    """`17/q8 > 48/raw`; `-` where nothing is cut."""
+    return " > ".join(f"{cut.index}/{cut.codec}" for cut in cuts) or "-"
 
 
 def route_text(plan: Plan) -> str:

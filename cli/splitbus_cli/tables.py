@@ -21,11 +21,15 @@ _STYLES: Final = {
 }
 
 
-def new_table(title: str, *columns: str) -> Table:
-    """An empty table; its first column is never wrapped."""
+_WRAPPED: Final = ("state", "cuts", "frames go", "route", "tensors", "after", "inputs", "samples")
+"""Columns that take several lines where the terminal is narrow; the others never do."""
+
+
+def new_table(title: str | None, *columns: str) -> Table:
+    """An empty table."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
-    for position, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=position == 0)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column not in _WRAPPED)
     return table
 
 

@@ -112,9 +112,9 @@ def links_table(rows: list[Row]) -> Table:
 
 
 def streams_table(rows: list[Row]) -> Table:
-    """Streams: the plan, what the device makes of it, and how its frames do."""
+    """Streams: the plan, what the device makes of it, how its frames do, and what was foretold of them."""
     table = new_table(
-        "streams", "device", "model", "plan", "state", "cuts", "frames go", "fps", "p50", "p95", "predicted", "dropped"
+        "streams", "device", "model", "state", "cuts", "frames go", "fps", "p50 ms", "p95 ms", "told ms", "drops"
     )
     for row in rows:
         fps = row.get("fps")
@@ -122,14 +122,13 @@ def streams_table(rows: list[Row]) -> Table:
             table,
             row["device"],
             row["model"],
-            row["plan"] or "-",
             state_text(row["state"], row["state_reason"]),
             row["cuts"] or "-",
             row.get("frames_route") or row["route"] or "-",
             "-" if fps is None else f"{fps:.1f}",
-            milliseconds(row.get("p50_ms")),
-            milliseconds(row.get("p95_ms")),
-            milliseconds(row["predicted_ms"]),
+            milliseconds(row.get("p50_ms")).removesuffix(" ms"),
+            milliseconds(row.get("p95_ms")).removesuffix(" ms"),
+            milliseconds(row["predicted_ms"]).removesuffix(" ms"),
             str(row.get("counters", {}).get("dropped", 0)),
         )
     return table

@@ -64,7 +64,7 @@ def files_of(card: ModelCard, folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def lay_out(card: ModelCard, store: BlobStore, folder: Path) -> Path:
-    """Put a model's files from the store where onnxruntime finds them by name; gives the main file. Raises BlobError."""
+    """Put a model's files where onnxruntime finds them by name; gives the main file. Raises BlobError or ModelError."""
     for sha256, path in files_of(card, folder):
         if not path.exists():
             try:

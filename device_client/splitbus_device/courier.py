@@ -125,7 +125,11 @@ class Courier:
             outputs = active.head.run(feeds)
             ran = time.perf_counter()
         coding = active.plan.head.coding if active.plan.head is not None else "raw"
-        sent = tuple(pack_tensor(name, array, coding) for name, array, final in outputs if not final)
+        sent = tuple(
+            pack_tensor(name, array, coding)
+            for name, array, final in outputs
+            if not final or name in active.crossing
+        )
         kept = {name: array for name, array, final in outputs if final}
         encoded = time.perf_counter()
         spent = Spent(self._agent.node, run_us=int((ran - begun) * 1e6), encode_us=int((encoded - ran) * 1e6))
@@ -203,7 +207,7 @@ class Courier:
         outputs = _outputs(frame.wanted, activation.kept, result)
         decode_ms = (time.perf_counter() - begun) * 1e3
         flown = parcel.at - out.sent[result.attempt - 1]
-        self._learn_links(active.expected_s, parcel, result, flown)
+        self._learn_links(active.expected_s, parcel, result, flown, alone=out.alone and out.attempt == 1)
         if result.attempt == 1:
             active.learn(flown)
         now = time.monotonic()
@@ -228,7 +232,7 @@ class Courier:
             cut_bytes=(sum(len(tensor.data) for tensor in activation.sent),),
         )
 
-    def _learn_links(self, expected_s: float, parcel: Parcel, result: Result, flown: float) -> None:
+    def _learn_links(self, expected_s: float, parcel: Parcel, result: Result, flown: float, *, alone: bool) -> None:
         """Take this frame's samples of the way back and of the round trip; those of the way there were overheard."""
         if len(result.spent) != 2:
             return  # the way back is another node's
@@ -239,6 +243,8 @@ class Courier:
             return
         if parcel.train_bytes:
             links.note_down(first.node, parcel.train_bytes, parcel.train_s, now)
+        if not alone:
+            return  # it may have waited behind another frame
         down = links.link(first.node).down_mbit.estimate
         down_s = parcel.train_s if parcel.train_bytes else (parcel.bytes * 8e-6 / down if down else 0.0)
         wire_s = flown - first.total_us / 1e6 - first.train_us / 1e6 - down_s

@@ -21,9 +21,9 @@ class Out:
     sent: list[float] = field(default_factory=list)
     """When each attempt was sent."""
     nodes: tuple[str, ...] = ()
+    """Those on the present attempt's route."""
     alone: bool = True
     """Nothing else of ours was out when it began: its round trip is the link's, not a queue's."""
-    """Those on the present attempt's route."""
     news: threading.Event = field(default_factory=threading.Event)
     parcel: Parcel | None = None
     failed: str = ""
@@ -53,7 +53,7 @@ class Flights:
                 del self._out[old.seq]
             if len(self._out) >= self._window:
                 return None
-            out = self._out[seq] = Out(seq)
+            out = self._out[seq] = Out(seq, alone=not self._out)
             return out
 
     def sending(self, out: Out, nodes: tuple[str, ...], now: float) -> None:

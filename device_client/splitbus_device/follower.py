@@ -39,6 +39,8 @@ class ActivePlan:
     """From sending to answer: first as predicted, then as measured."""
     user: UserProperties
     routes: tuple[Hops, ...]
+    crossing: frozenset[str] = frozenset()
+    """Tensors that the workers need, be they outputs of the model already."""
 
     @property
     def is_local(self) -> bool:
@@ -136,7 +138,8 @@ class PlanFollower:
                 head = self._agent.shelf.load(plan.head.slice)
                 if head.manifest.model != self._model or head.manifest.first != 0:
                     raise ModelError(f"slice {head.id[:12]} is no head of model {self._model[:12]}")
-        return ActivePlan(plan, head, _flight_s(plan), _user(plan), routes)
+        crossing = frozenset(plan.cuts[0].tensors if plan.cuts else ())
+        return ActivePlan(plan, head, _flight_s(plan), _user(plan), routes, crossing)
 
     def _drop(self) -> None:
         """The plan was removed: whatever comes next counts."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
@@ -14,6 +16,10 @@ Submit: TypeAlias = Callable[[Any, Tell], None]
 
 AHEAD: Final = 4
 """Windows of answers that a slow consumer may leave unread before the source is made to wait."""
+
+
+STOP_SECONDS: Final = 2.0
+"""A source that gives nothing for so long is not waited for; its thread ends with its next frame."""
 
 
 class _Slot:
@@ -46,7 +52,11 @@ def in_order(frames: Iterable[Any], submit: Submit, window: int) -> Iterator[Ans
                     break
                 slot = _Slot()
                 slots.put(slot)
-                submit(frame, slot.fill)
+                try:
+                    submit(frame, slot.fill)
+                except BaseException:
+                    slot.filled.set()  # nobody else will
+                    raise
         except BaseException as error:  # noqa: BLE001 - raised again where the answers are read
             end = error
         slots.put(end)
@@ -62,8 +72,7 @@ def in_order(frames: Iterable[Any], submit: Submit, window: int) -> Iterator[Ans
             raise slot
     finally:
         stop.set()
-        while feeder.is_alive():  # it may wait for room
-            try:
-                slots.get(timeout=0.05)
-            except queue.Empty:
-                feeder.join(0.05)
+        patience = time.monotonic() + STOP_SECONDS
+        while feeder.is_alive() and time.monotonic() < patience:  # it may wait for room, or for the source
+            with contextlib.suppress(queue.Empty):
+                slots.get(timeout=0.02)

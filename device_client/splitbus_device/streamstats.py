@@ -46,6 +46,12 @@ class StreamTally:
                 self._counters["local" if answer.is_local else "remote"] += 1
                 self._samples.append(_Sample(answer.route, answer.total_ms, answer.steps, answer.cut_bytes))
 
+    def clear(self) -> None:
+        """Begin a new period; the counters go on."""
+        with self._lock:
+            self._samples.clear()
+            self._answered = 0
+
     def report(
         self, *, node: str, boot: str, model: str, plan: str, epoch: int, period_s: float, in_flight: int
     ) -> StreamStats:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import queue
+import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from splitbus_device.answer import Answer
+from splitbus_device.cards import Cards, files_of, keep, kept, lay_out
 from splitbus_device.courier import Courier, Fallback, Frame
 from splitbus_device.flights import Flights
 from splitbus_device.follower import NO_PLAN, ActivePlan, PlanFollower
 from splitbus_device.models import LocalModel
+from splitbus_device.nodes import NodeWatch
 from splitbus_device.streamstats import StreamTally
 from splitbus_runtime.agent import Agent, default_store, new_boot
 from splitbus_runtime.bus import Delivery, Will
@@ -23,18 +25,26 @@ from splitbus_runtime.mqtt import MqttBus
 from splitbus_runtime.settings import BrokerSettings
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import Parcel
-from splitbus_schemas.errors import BusError, DecodeError, ModelError
-from splitbus_schemas.ids import check_id, is_id, model_key
-from splitbus_schemas.messages import ModelCard, NodeStatus
-from splitbus_schemas.packet_types import Echo
+from splitbus_schemas.errors import BlobError, DecodeError, ModelError, SplitbusError
+from splitbus_schemas.ids import check_id, is_id, model_key, sha256
+from splitbus_schemas.messages import ModelCard, NodeStatus, StreamStats
+from splitbus_schemas.packet_types import Echo, Refusal, Result
 from splitbus_schemas.topics import MODEL, REPLY, STATUS, STREAM
 
+log = logging.getLogger(__name__)
+
 STATS_SECONDS: Final = 1.0
+
 CARD_SECONDS: Final = 10.0
-"""A registered model's card is retained: it comes at once or not at all."""
+"""A registered model's card is retained: once connected, it comes at once or not at all."""
+
+KEPT_SECONDS: Final = 2.0
+"""The same when a card is kept from last time: a camera without a network should begin to work."""
 
 WILL_DELAY_S: Final = 2
 """A short loss of the network is no death."""
+
+Connect: TypeAlias = Callable[[str, Will | None], MqttBus]
 
 
 def default_device() -> str:
@@ -44,7 +54,10 @@ def default_device() -> str:
 
 
 class Uplink:
-    """One session's way to the bus. Nothing here is needed for a local answer, and nothing here blocks one."""
+    """One session's way to the bus. Nothing here is needed for a local answer, and nothing here blocks one.
+
+    Raises ConfigError, or BlobError for a store that cannot be written.
+    """
 
     def __init__(
         self,
@@ -55,24 +68,25 @@ class Uplink:
         folder: Path | None,
         window: int,
         slowdown: float,
+        threads: int,
     ) -> None:
         self.device = check_id("device", device or default_device())
         self.tally = StreamTally()
         self._site = check_id("site", site)
         self._boot = new_boot()
         self._folder = folder or default_store(self.device)
+        store, connect = BlobStore(self._folder), _connector(settings)  # what can fail, before threads begin
         self._flights = Flights(window)
+        self._nodes = NodeWatch()
+        self._cards = Cards()
         self._follower: PlanFollower | None = None
         self._courier: Courier | None = None
-        self._local: LocalModel | None = None
         self._model = ""
         self._local_seq = itertools.count(1)
-        self._cards: queue.SimpleQueue[ModelCard | None] = queue.SimpleQueue()
         self._closing = threading.Event()
-        self._lock = threading.Lock()
         will = Will(*Agent.lost(site, self.device, self._boot, "device"), delay_s=WILL_DELAY_S)
-        self._control = _connect(settings, f"{self.device}-ctl-{self._boot}", will)
-        self._data = _connect(settings, f"{self.device}-data-{self._boot}", None)
+        self._control = connect(f"{self.device}-ctl-{self._boot}", will)
+        self._data = connect(f"{self.device}-data-{self._boot}", None)
         self._agent = Agent(
             site=site,
             node=self.device,
@@ -80,7 +94,8 @@ class Uplink:
             tier="device",
             control=self._control,
             data=self._data,
-            store=BlobStore(self._folder),
+            store=store,
+            threads=threads,
             slowdown=slowdown,
         )
         self._agent.links.crowded = lambda: self._flights.count > 0
@@ -89,12 +104,8 @@ class Uplink:
         self._control.subscribe(MODEL.at(site, name="+"), self._on_card, qos=1)
         self._control.subscribe(STATUS.at(site, node="+"), self._on_status, qos=1)
         self._agent.start()
-        self._threads = [
-            threading.Thread(target=self._card_loop, name=f"splitbus-{self.device}-cards", daemon=True),
-            threading.Thread(target=self._stats_loop, name=f"splitbus-{self.device}-stats", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        self._spawn("stats", self._stats_loop)
 
     @property
     def active(self) -> ActivePlan | None:
@@ -102,163 +113,201 @@ class Uplink:
         follower = self._follower
         return follower.active if follower is not None and self._data.connected else None
 
-    def attend(self, local: LocalModel) -> None:
-        """Follow plans for this model as soon as the gateway turns out to know it."""
-        self._local = local
-        self._cards.put(None)
+    def attend(self, local: LocalModel, warm_up: Callable[[], None]) -> None:
+        """Follow plans for this model as soon as the gateway turns out to know it; `warm_up` is called before."""
+        self._spawn("model", lambda: self._find_model(local, warm_up))
 
     def deliver(self, active: ActivePlan, frame: Frame) -> Answer | Fallback:
-        """Answer a frame over the bus."""
+        """Answer a frame over the bus. Raises nothing."""
         courier = self._courier
         return courier.deliver(active, frame) if courier is not None else Fallback("no model")
 
     def local_frame(self) -> str:
-        """An id for a frame that was answered here."""
+        """An id for a frame that never left."""
         return f"{self.device}/{self._boot}/l{next(self._local_seq)}"
 
-    def fetch_model(self, name: str) -> LocalModel:
-        """A registered model's files, from the store or over the bus. Raises BusError, BlobError or ModelError."""
-        card = self._card(name)
-        folder = self._folder / "models" / card.model
-        for file in card.files:
-            self._agent.blobs.fetch(file.sha256)
-            _place(self._agent.store, file.sha256, folder, file.name)
-        folder.joinpath("card.json").write_bytes(card.to_json())
-        (self._folder / "models" / f"{name}.json").write_bytes(card.to_json())
-        main = folder / card.files[0].name
-        return LocalModel(main, f"model {name} ({main})", card.files[0].sha256, main)
-
-    def close(self) -> None:
-        """Leave the bus."""
-        self._closing.set()
-        self._cards.put(None)
-        if self._follower is not None:
-            self._follower.stop()
-        self._agent.stop()
-        for thread in self._threads:
-            thread.join(5)
-        self._data.close()
-        self._control.close()
-
-    def _card(self, name: str) -> ModelCard:
-        """The card of a registered model: as retained on the bus, or as kept from last time."""
-        arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        topic = MODEL.at(self._site, name=name)
-        kept = self._folder / "models" / f"{name}.json"
-        patience = 1.0 if kept.is_file() else CARD_SECONDS
-        self._control.subscribe(topic, lambda delivery: arrived.put(delivery.payload), qos=1)
-        try:
-            return ModelCard.from_json(arrived.get(timeout=patience))
-        except queue.Empty:
-            if kept.is_file():
-                return ModelCard.from_json(kept.read_bytes())
+    def fetch_model(self, name: str) -> Path:
+        """A registered model's main file, from the store or over the bus. Raises BusError, BlobError or ModelError."""
+        note = self._folder / "models" / f"{name}.json"
+        known = kept(note)
+        card = self._cards.wait(lambda card: card.name == name, KEPT_SECONDS if known else CARD_SECONDS) or known
+        if card is None:
             self._control.wait_connected(0.0)
             raise ModelError(
                 f"model {name!r} is not registered at site {self._site!r}: "
                 f"on the gateway, run splitbus model add {name} FILE"
-            ) from None
-        finally:
-            self._control.unsubscribe(topic)
+            )
+        try:
+            path = self._fetch_files(card)
+        except BlobError as error:
+            if known is None or known == card:
+                raise
+            log.warning("model %s is used as it was kept: its new files cannot be had (%s)", name, error)
+            return self._fetch_files(known)
+        keep(card, note)
+        return path
+
+    def close(self) -> None:
+        """Leave the bus."""
+        self._closing.set()
+        self._cards.close()
+        self._agent.blobs.close()
+        for thread in self._threads:
+            thread.join(5)
+        if self._follower is not None:
+            self._follower.stop()
+        self._agent.stop()
+        self._data.close()
+        self._control.close()
+
+    def _fetch_files(self, card: ModelCard) -> Path:
+        folder = self._folder / "models" / card.model
+        for digest, _ in files_of(card, folder):
+            self._agent.blobs.fetch(digest)
+        return lay_out(card, self._agent.store, folder)
 
     # What arrives, on the buses' threads
 
     def _take(self, parcel: Parcel) -> None:
-        if isinstance(parcel.packet, Echo):
-            self._agent.links.take_echo(parcel.packet, parcel)
+        packet = parcel.packet
+        if isinstance(packet, Echo):
+            self._agent.links.take_echo(packet, parcel)
             return
-        if self._courier is not None:
-            self._courier.overhear(parcel)
-        if not self._flights.take(parcel):
+        ours = isinstance(packet, Result | Refusal) and packet.frame.boot == self._boot
+        if not ours or not self._flights.take(parcel):
             self._agent.count("unwanted_answers")
+        if ours and self._courier is not None:
+            self._courier.overhear(parcel)
 
     def _on_connection(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
         if not connected:
             self._flights.disconnected()
 
     def _on_status(self, delivery: Delivery) -> None:
-        if not delivery.payload:
-            return
-        with contextlib.suppress(DecodeError):
-            status = NodeStatus.from_json(delivery.payload)
-            if status.state in ("lost", "stopping"):
-                self._flights.node_lost(status.node)
-
-    def _on_card(self, delivery: Delivery) -> None:
-        if not delivery.payload:
+        fields = STATUS.match(delivery.topic)
+        if not delivery.payload or fields is None:
             return
         try:
-            self._cards.put(ModelCard.from_json(delivery.payload))
+            status = NodeStatus.from_json(delivery.payload)
+        except DecodeError as error:
+            self._agent.alert("bad_messages", str(error), delivery.topic)
+            return
+        if status.node != fields["node"]:
+            return  # the gateway tells
+        if status.node == self.device:
+            self._on_own_status(status, retained=delivery.retain)
+        elif self._nodes.note(status):
+            self._flights.node_lost(status.node)
+
+    def _on_own_status(self, status: NodeStatus, *, retained: bool) -> None:
+        """Another session under our id; what it left behind when it ended must not stand for us."""
+        if status.boot == self._boot or retained or self._closing.is_set():
+            return
+        if status.state in ("lost", "stopping"):
+            self._agent.tell_status("ready")
+        else:
+            reason = f"another session calls itself {self.device}: give each session a device id of its own"
+            self._agent.alert("shared_device_id", reason)
+
+    def _on_card(self, delivery: Delivery) -> None:
+        fields = MODEL.match(delivery.topic)
+        if fields is None:
+            return
+        try:
+            self._cards.note(fields["name"], delivery.payload)
         except DecodeError as error:
             self._agent.alert("bad_messages", str(error), delivery.topic)
 
     # Threads
 
-    def _card_loop(self) -> None:
-        """Find our model among the registered ones, then follow its plans."""
-        seen: dict[str, ModelCard] = {}
-        digest = ""
-        while not self._closing.is_set():
-            card = self._cards.get()
-            if card is not None:
-                seen[card.name] = card
-            if self._local is None or self._follower is not None or self._closing.is_set():
-                continue
-            digest = digest or self._local.digest()
-            match = next((c for c in seen.values() if c.files and c.files[0].sha256 == digest), None)
-            if match is not None:
-                self._follow(match, self._local)
+    def _spawn(self, what: str, run: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                run()
+            except SplitbusError as error:
+                self._agent.alert(f"{what}_failed", str(error))
+            except Exception as error:
+                log.exception("%s: the thread for %s ended", self.device, what)
+                self._agent.alert("errors", f"the thread for {what} ended: {error}")
 
-    def _follow(self, card: ModelCard, local: LocalModel) -> None:
-        if local.path is not None:
-            for file in card.files:  # weights are read from here, not fetched
-                path = local.path if file is card.files[0] else local.path.parent / file.name
-                if path.is_file() and path.stat().st_size == file.bytes:
-                    self._agent.store.file_hash(path)
-        self._model = card.model
-        self._courier = Courier(self._agent, self._flights, card.model)
-        self._follower = PlanFollower(self._agent, card.model)
-        self._follower.start()
+        thread = threading.Thread(target=guarded, name=f"splitbus-{self.device}-{what}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _find_model(self, local: LocalModel, warm_up: Callable[[], None]) -> None:
+        """Find our model among the registered ones, then follow its plans."""
+        source, store = local.source, self._agent.store
+        digest = sha256(source) if isinstance(source, bytes) else store.file_hash(source)
+        others: set[str] = set()
+        while card := self._cards.wait(lambda c: c.files[0].sha256 == digest and c.model not in others):
+            objection = self._objection(card, source)
+            if not objection:
+                warm_up()
+                self._follow(card.model)
+                return
+            others.add(card.model)
+            self._agent.alert("model_differs", f"{local.what} is not model {card.name}: {objection}")
+
+    def _objection(self, card: ModelCard, source: Path | bytes) -> str:
+        """Why the files here are not the card's; "" when they are. The store learns where they lie."""
+        store = self._agent.store
+        try:
+            if isinstance(source, bytes):
+                store.put(source)  # its weights are read from there, not fetched
+                return "" if len(card.files) == 1 else "it has further files, which bytes cannot refer to"
+            folder = source.parent
+            for digest, path in list(files_of(card, folder))[1:]:
+                if store.file_hash(path) != digest:
+                    return f"{path} has other contents"
+        except SplitbusError as error:
+            return str(error)
+        return ""
+
+    def _follow(self, model: str) -> None:
+        self._model = model
+        self._courier = Courier(self._agent, self._flights, self._nodes, model)
+        follower = PlanFollower(self._agent, model)
+        if not self._closing.is_set():
+            follower.start()
+            self._follower = follower
 
     def _stats_loop(self) -> None:
         before = time.monotonic()
         while not self._closing.wait(STATS_SECONDS):
             now = time.monotonic()
-            active = self.active
             if self._model:
-                report = self.tally.report(
-                    node=self.device,
-                    boot=self._boot,
-                    model=self._model,
-                    plan=active.plan.plan if active is not None else NO_PLAN,
-                    epoch=active.plan.epoch if active is not None else 0,
-                    period_s=now - before,
-                    in_flight=self._flights.count,
-                )
                 topic = STREAM.at(self._site, node=self.device, model=model_key(self._model))
-                self._control.publish(topic, report.to_json(), retain=True)
+                self._control.publish(topic, self._stats(now - before).to_json(), retain=True)
+            else:
+                self.tally.clear()
             before = now
 
+    def _stats(self, period_s: float) -> StreamStats:
+        active = self.active
+        return self.tally.report(
+            node=self.device,
+            boot=self._boot,
+            model=self._model,
+            plan=active.plan.plan if active is not None else NO_PLAN,
+            epoch=active.plan.epoch if active is not None else 0,
+            period_s=period_s,
+            in_flight=self._flights.count,
+        )
 
-def _connect(settings: BrokerSettings, client_id: str, will: Will | None) -> MqttBus:
-    return MqttBus(
-        settings.host,
-        settings.port,
-        client_id=client_id,
-        username=settings.user,
-        password=settings.read_password(),
-        tls=settings.ssl_context(),
-        will=will,
-    )
 
+def _connector(settings: BrokerSettings) -> Connect:
+    """Connects to the broker. Raises ConfigError for a password or certificate that cannot be read."""
+    password, tls = settings.read_password(), settings.ssl_context()
 
-def _place(store: BlobStore, sha256: str, folder: Path, name: str) -> None:
-    """Put a blob where onnxruntime finds it by name: external data lie beside the model."""
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise ModelError(f"the gateway names a model file {name!r}: a plain file name was expected")
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / name
-    if not target.exists():
-        try:
-            target.hardlink_to(store.path(sha256))
-        except OSError as error:
-            raise BusError(f"{target} cannot be written: {error.strerror}") from None
+    def connect(client_id: str, will: Will | None) -> MqttBus:
+        return MqttBus(
+            settings.host,
+            settings.port,
+            client_id=client_id,
+            username=settings.user,
+            password=password,
+            tls=tls,
+            will=will,
+        )
+
+    return connect

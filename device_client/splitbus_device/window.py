@@ -38,7 +38,7 @@ class Window(Generic[T]):
             while len(self._waiting) >= self._size:
                 dropped.append(self._waiting.popleft())
             self._waiting.append(item)
-            if not self._idle and len(self._threads) < self._size:
+            if self._idle < len(self._waiting) and len(self._threads) < self._size:
                 self._start_thread()
             self._changed.notify_all()
         for old in dropped:

@@ -146,14 +146,14 @@ class LinkBook:
             self._probes.pop(probe_id, None)
 
     def _learn(self, peer: str, link: LinkEstimate) -> None:
-        """Keep what is known now; a rate that is off is worth a second look at once."""
+        """Keep what is known now. When a rate is off, all our links are in doubt: they share our way to the broker."""
         with self._lock:
             before = self._links.get(peer, LinkEstimate())
             if peer not in self._links and len(self._links) >= MAX_LINKS:
                 return
             self._links[peer] = link
             if link.up_mbit is not before.up_mbit and before.up_mbit.is_off(link.up_mbit.values[-1]):
-                self._suspects.add(peer)
+                self._suspects |= {peer, *self._peers}
 
     def _tell(self, peer: str, now: float) -> None:
         report = self.link(peer).report(self._node, peer, now)

@@ -29,7 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from splitbus_runtime.bus import Delivery, Handler, UserProperties, Watcher, Will
 from splitbus_runtime.publish_packet import read_publish
 from splitbus_runtime.routes import Routes
-from splitbus_runtime.sockets import acknowledge_at_once, tune
+from splitbus_runtime.sockets import TlsSocket, acknowledge_at_once, tune
 from splitbus_schemas.errors import BusError, DecodeError, PayloadTooLargeError
 
 log = logging.getLogger(__name__)
@@ -123,6 +123,8 @@ class MqttBus:
         self._connected = threading.Event()
         self._closing = threading.Event()
         self._queued_bytes = 0
+        self._unacknowledged: dict[int, str] = {}
+        self._refused: set[str] = set()
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
         self._wake_w.setblocking(False)
@@ -166,7 +168,7 @@ class MqttBus:
             if self._queued_bytes + len(payload) > MAX_QUEUED_BYTES:
                 self._count("send_queue_full")
                 return False
-            client.publish(topic, payload, qos, retain, _properties(user, expiry_s))
+            self._put(client, topic, payload, qos, retain=retain, properties=_properties(user, expiry_s))
             if retain and not payload:
                 del self._retained[topic]
             self._count("published")
@@ -235,6 +237,7 @@ class MqttBus:
         if username is not None:
             client.username_pw_set(username, password)
         if self._tls is not None:
+            self._tls.sslsocket_class = TlsSocket
             client.tls_set_context(self._tls)
         if self._will is not None:
             client.will_set(
@@ -260,7 +263,7 @@ class MqttBus:
                 properties=properties,
             )
         except (OSError, ValueError) as error:
-            self._fail(f"cannot connect: {error}")
+            self._fail(_why_not(error))
             return None
         with self._lock:
             self._client = client
@@ -333,6 +336,8 @@ class MqttBus:
             self._client = None
             self._inbox.clear()
             self._queued_bytes = 0
+            self._unacknowledged.clear()
+            self._refused.clear()
         if was:
             self._count("disconnects")
             self._tell(connected=False)
@@ -378,7 +383,7 @@ class MqttBus:
                 self._count("too_large")
                 log.warning("message to %s has %d bytes, the broker takes %d", topic, len(payload), self._max_packet)
                 continue
-            client.publish(topic, payload, qos, retain=True, properties=_properties(user, None))
+            self._put(client, topic, payload, qos, retain=True, properties=_properties(user, None))
             if not payload:
                 del self._retained[topic]
         self._count("connects")
@@ -393,7 +398,26 @@ class MqttBus:
         user = tuple(getattr(message.properties, "UserProperty", ()))
         self._inbox.append(Delivery(message.topic, bytes(message.payload), message.retain, user))
 
+    def _on_publish(self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
+        topic = self._unacknowledged.pop(mid, "")
+        if not reason.is_failure:
+            return
+        self._count("publish_refused")
+        if topic not in self._refused:
+            self._refused.add(topic)
+            remedy = _REMEDIES.get(str(reason), "")
+            log.warning("broker at %s:%d refused a message to %s: %s%s", self.host, self.port, topic, reason, remedy)
+
     # Small things
+
+    def _put(
+        self, client: Client, topic: str, payload: bytes, qos: int, *, retain: bool, properties: Properties | None
+    ) -> None:
+        if qos:  # only then: with this callback paho builds properties for each message of QoS 0, too
+            client.on_publish = self._on_publish
+        mid = client.publish(topic, payload, qos, retain, properties).mid
+        if qos:
+            self._unacknowledged[mid] = topic
 
     def _tell(self, *, connected: bool) -> None:
         for watcher in list(self._watchers):
@@ -418,6 +442,13 @@ _REMEDIES: Final = {
     "Client identifier not valid": ": choose another node id",
     "Session taken over": ": does another program use this id?",
 }
+
+
+def _why_not(error: Exception) -> str:
+    """Why there is no connection."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}: check cafile and the host's name"
+    return f"cannot connect: {error}"
 
 
 @lru_cache(maxsize=256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from typing import Any, Final
 
 USER_TIMEOUT_MS: Final = 6000
@@ -26,3 +27,14 @@ def acknowledge_at_once(sock: Any) -> None:
     if hasattr(socket, "TCP_QUICKACK"):
         with contextlib.suppress(OSError, AttributeError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+class TlsSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails: paho drops it open, and then its end is a ResourceWarning."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of ssl
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise

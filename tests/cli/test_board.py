@@ -68,10 +68,10 @@ def test_links() -> None:
 def test_streams() -> None:
     (row,) = stream_rows(board())
     assert (row["device"], row["model"], row["plan"], row["state"]) == ("cam1", "person", "p12", "active")
-    assert (row["cuts"], row["route"], row["frames_route"]) == ("17 q8", "cam1 > edge1", "cam1>edge1")
+    assert (row["cuts"], row["route"], row["frames_route"]) == ("17/q8", "cam1 > edge1", "cam1>edge1")
     assert (row["fps"], row["p50_ms"], row["predicted_ms"]) == (24.0, 31.9, 31.2)
     printed = shown(streams_table([row]))
-    assert all(part in printed for part in ("17 q8", "24.0", "31.9 ms", "44.2 ms"))
+    assert all(part in printed for part in ("17/q8", "24.0", "31.9", "44.2"))
 
 
 def test_a_device_that_has_not_seen_its_plan() -> None:
@@ -117,6 +117,13 @@ def test_steps_beside() -> None:
         "what": "link", "where": "cam1>edge1", "predicted_ms": 7.2, "measured_ms": None, "bytes": 16100
     }  # fmt: skip
     assert rows[-1]["predicted_ms"] is None
+
+
+def test_links_measured_as_a_round_stand_beside_their_sum() -> None:
+    row = steps_beside(STEPS, [Step(what="link", where="cam1>edge1>cam1", ms=10.0)])[-1]
+    assert (row["where"], row["predicted_ms"], row["measured_ms"]) == ("cam1>edge1>cam1", 9.3, 10.0)
+    other = steps_beside(STEPS, [Step(what="link", where="cam1>cloud1>cam1", ms=10.0)])[-1]
+    assert (other["where"], other["predicted_ms"]) == ("cam1>cloud1>cam1", None)
 
 
 def test_explain() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.broker_setup import TLS, ServerTls
 from tests.brokers import Broker, BrokerFactory
 from tests.cli.conftest import Run, Start
 from tests.cli.test_board import KEY, SITE_MESSAGES
@@ -40,13 +41,13 @@ def test_top_once_json(run: Run, broker: Broker, populated: str) -> None:
     found = json.loads(result.stdout)
     assert [row["node"] for row in found["nodes"]] == ["edge1"]
     assert [row["peer"] for row in found["links"]] == ["edge1"]
-    assert [(row["device"], row["cuts"]) for row in found["streams"]] == [("cam1", "17 q8")]
+    assert [(row["device"], row["cuts"]) for row in found["streams"]] == [("cam1", "17/q8")]
     assert found["broken_messages"] == 0
 
 
 def test_top_once(run: Run, broker: Broker, populated: str, site: str) -> None:
     printed = run("top", "--once", *options(broker, populated)).stdout
-    assert all(part in printed for part in ("edge1", "19.4", "17 q8", "24.0"))
+    assert all(part in printed for part in ("edge1", "19.4", "17/q8", "24.0"))
     empty = run("top", "--once", *options(broker, f"{site}-empty")).stdout
     assert "No node has spoken at this site" in empty
 
@@ -74,7 +75,7 @@ def test_plan_show(run: Run, broker: Broker, populated: str) -> None:
     (row,) = json.loads(run("plan", "show", "--json", *options(broker, populated)).stdout)
     assert (row["device"], row["plan"], row["state"], row["pinned"]) == ("cam1", "p12", "active", None)
     printed = run("plan", "show", "cam1", *options(broker, populated)).stdout
-    assert all(part in printed for part in ("cam1", "p12", "active", "17 q8", "cam1 > edge1", "beats all on cam1"))
+    assert all(part in printed for part in ("cam1", "p12", "active", "17/q8", "cam1 > edge1", "beats all on cam1"))
     wrong = run("plan", "show", "cam9", *options(broker, populated))
     assert wrong.exit_code == 1
     assert wrong.stderr == f"splitbus: device 'cam9' of site {populated} has no plan: known are cam1\n"
@@ -108,7 +109,7 @@ def test_pin_and_unpin(run: Run, bus: MqttBus, broker: Broker, populated: str) -
     pinned = run("plan", "pin", "cam1", "person", "--cut", "17", "--codec", "q8", "--node", "edge1",
                  *options(broker, populated))  # fmt: skip
     assert pinned.exit_code == 0, pinned.output
-    assert pinned.stdout.startswith("pinned cam1 person: cut 17 q8 on edge1\n")
+    assert pinned.stdout.startswith("pinned cam1 person: cut 17/q8 on edge1\n")
     (delivery,) = retained(bus, topic)
     assert delivery.retain
     pin = Pin.from_json(delivery.payload)
@@ -203,6 +204,25 @@ def test_a_broker_url_that_is_none(run: Run) -> None:
     result = run("top", "--once", "--broker", "localhost")
     assert result.exit_code == 1
     assert "the URL has no scheme: write mqtt://host" in result.stderr
+
+
+def test_tls_with_a_certificate(run: Run, start: Start, broker_factory: BrokerFactory, tmp_path: Path) -> None:
+    for command in (("authority",), ("server", "127.0.0.1", "localhost"), ("client", "anna")):
+        assert run("certs", *command, "--folder", tmp_path).exit_code == 0
+    ca, certificate, key = ((tmp_path / name).read_bytes() for name in ("ca.crt", "server.crt", "server.key"))
+    with broker_factory(tls=ServerTls(ca, certificate, key)) as broker:
+        url = ["--broker", f"mqtts://{broker.host}:{broker.ports[TLS]}"]
+        ours = ["--certfile", tmp_path / "anna.crt", "--keyfile", tmp_path / "anna.key"]
+        trusting = ["--cafile", tmp_path / "ca.crt"]
+        accepted = run("top", "--once", *url, *trusting, *ours)
+        assert accepted.exit_code == 0, accepted.stderr
+        untrusting, nameless = start("top", "--once", *url, *ours), start("top", "--once", *url, *trusting)
+        for process, problem in ((untrusting, "name its authority with --cafile"), (nameless, "broker at mqtts://")):
+            _, stderr = process.communicate(timeout=20)
+            assert process.returncode == 1
+            assert stderr.startswith("splitbus: ")
+            assert problem in stderr
+            assert stderr.count("\n") == 1
 
 
 def test_passwords(run: Run, broker_factory: BrokerFactory, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tests import models
 from tests.brokers import Broker
 from tests.deployment.site import SITE, Site, Way
+from tests.gateway.scripted import pyramid
 
 from splitbus_device import Answer, InferenceSession
 from splitbus_gateway.registry import Registry
@@ -32,8 +33,8 @@ from splitbus_schemas.topics import PLAN, STATUS
 PATIENCE_SECONDS: Final = 40.0
 """For processes to start, to profile and to agree on a plan, while the machine does other things."""
 
-SLOW: Final = 500.0
-"""A camera that wants help with the smallest of models."""
+SLOW: Final = 60.0
+"""A camera that wants help."""
 
 M = TypeVar("M", bound=Message)
 Array = NDArray[Any]
@@ -127,24 +128,23 @@ class Machines:
         self.record = Registry(self.state).get("small")
         self.model = save_model(folder)
         self._programs: list[Program] = []
-        self._stack = contextlib.ExitStack()
 
-    def gateway(self, broker: Broker, way: Way = "plain", **access: str) -> Program:
+    def gateway(self, broker: Broker, way: Way = "plain", **keys: str) -> Program:
         """`splitbus gateway`; lossless codecs, so that answers are those of the model."""
         planner = '[planner]\ncodecs = ["raw", "zstd"]\n'
-        return self._start("gateway", broker, way, access, f'state_dir = "{self.state}"', after=planner)
+        return self._start("gateway", broker, way, keys, f'state_dir = "{self.state}"', after=planner)
 
-    def worker(self, node: str, tier: str, broker: Broker, way: Way = "plain", **access: str) -> Program:
+    def worker(self, node: str, tier: str, broker: Broker, way: Way = "plain", **keys: str) -> Program:
         """`splitbus worker`."""
         state = f'state_dir = "{self.folder / node}-state"'
-        return self._start("worker", broker, way, access, f'node = "{node}"\ntier = "{tier}"\n{state}', user=node)
+        return self._start("worker", broker, way, keys, f'node = "{node}"\ntier = "{tier}"\n{state}', user=node)
 
     @contextlib.contextmanager
     def camera(
-        self, node: str, broker: Broker, way: Way = "plain", *, deadline: float = 2.0, slowdown: float = SLOW, **access: str
+        self, node: str, broker: Broker, way: Way = "plain", *, deadline: float = 2.0, slowdown: float = SLOW, **keys: str
     ) -> Iterator[Camera]:
         """The drop-in client with the model's file."""
-        settings = BrokerSettings.of(**self.site.access(broker, node, way, **access))
+        settings = BrokerSettings.of(**self.site.access(broker, node, way) | keys)
         with InferenceSession(
             self.model,
             one_thread(),
@@ -157,25 +157,27 @@ class Machines:
         ) as session:
             yield Camera(session, reference(self.model))
 
-    def operator(self, broker: Broker) -> Operator:
+    @contextlib.contextmanager
+    def operator(self, broker: Broker) -> Iterator[Operator]:
         operator = Operator(self.site, broker)
-        self._stack.callback(operator.bus.close)
-        return operator
+        try:
+            yield operator
+        finally:
+            operator.bus.close()
 
     def close(self) -> None:
-        self._stack.close()
         for program in self._programs:
             program.process.kill()
             program.process.wait(10)
 
     def _start(
-        self, command: str, broker: Broker, way: Way, access: Mapping[str, str], settings: str, *, user: str = "", after: str = ""
+        self, command: str, broker: Broker, way: Way, keys: Mapping[str, str], settings: str, *, user: str = "", after: str = ""
     ) -> Program:
-        keys = self.site.access(broker, user or command, way, **access)
+        access = self.site.access(broker, user or command, way) | keys
         folder = self.folder / (user or command)
         folder.mkdir(exist_ok=True)
         config = folder / "settings.toml"
-        lines = [f'site = "{SITE}"', settings, "[broker]", *(f'{key} = "{value}"' for key, value in keys.items()), after]
+        lines = [f'site = "{SITE}"', settings, "[broker]", *(f'{key} = "{value}"' for key, value in access.items()), after]
         config.write_text("\n".join(lines))
         program = Program(folder, command, "--config", str(config))
         self._programs.append(program)
@@ -192,7 +194,7 @@ class Camera:
 
     def shoot(self) -> Answer:
         """A frame; its answer is the model's."""
-        frame = self._frames.standard_normal((1, 3, 16, 16)).astype(np.float32)
+        frame = self._frames.standard_normal(self.session.get_inputs()[0].shape).astype(np.float32)
         (given,) = self.session.run(None, {"x": frame})
         (expected,) = self._plain.run(None, {"x": frame})
         answer = self.session.last_answer
@@ -216,7 +218,7 @@ class Camera:
 
 
 def save_model(folder: Path) -> Path:
-    return models.save(models.chain(), folder, "small.onnx")
+    return models.save(pyramid(), folder, "small.onnx")
 
 
 def register_model(state: Path) -> Path:

@@ -65,16 +65,14 @@ class Site:
     def ca(self) -> Path:
         return self.folder / "ca.crt"
 
-    def access(self, broker: Broker, user: str, way: Way, *, password: str | None = None) -> dict[str, str]:
+    def access(self, broker: Broker, user: str, way: Way) -> dict[str, str]:
         """How `user` reaches a broker, by the keys of the configuration files' [broker]."""
         scheme = "mqtt" if way == "plain" else "mqtts"
         url = {"url": f"{scheme}://{broker.host}:{broker.ports[PORT_OF[way]]}"}
         trust = {} if way == "plain" else {"cafile": str(self.ca)}
         if way == "certificate":
             return {**url, **trust, "certfile": f"{self.folder}/{user}.crt", "keyfile": f"{self.folder}/{user}.key"}
-        word = self.folder / f"{user}.{'word' if password is None else 'other-word'}"
-        word.write_text(f"{password or password_of(user)}\n")
-        return {**url, **trust, "username": user, "password_file": str(word)}
+        return {**url, **trust, "username": user, "password_file": f"{self.folder}/{user}.word"}
 
 
 def create_site(folder: Path) -> Site:
@@ -86,6 +84,7 @@ def create_site(folder: Path) -> Site:
     site.ca.write_bytes(authority.pem)
     for user in USERS:
         issue_node(authority, user, now).write(folder, user)
+        (folder / f"{user}.word").write_text(f"{password_of(user)}\n")
     return site
 
 

@@ -14,7 +14,7 @@ from splitbus_device import Answer, InferenceSession
 
 FPS = 8.0
 DEADLINE_S = 0.5
-SLOWDOWN = 25.0
+SLOWDOWN = 60.0
 """The camera is so many times slower than this machine."""
 
 

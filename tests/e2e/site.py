@@ -28,7 +28,7 @@ from splitbus_schemas.ids import model_key, sha256
 
 CAMERA, EDGE, CLOUD, MODEL = "camera1", "edge1", "cloud1", "person"
 GOOD = Link(up_mbit=50, down_mbit=50, delay_ms=2)
-POOR = Link(up_mbit=0.4, down_mbit=4, delay_ms=10)
+POOR = Link(up_mbit=2, down_mbit=4, delay_ms=10)
 PATIENCE_SECONDS = 30.0
 
 PLANNER = """\
