@@ -105,6 +105,4 @@ def connected(target: Target) -> Iterator[Connection]:
 
 
 def _remedy(problem: str) -> str:
-    if "CERTIFICATE_VERIFY" in problem:
-        return ": name its authority with --cafile, and the broker by a name in its certificate"
     return ": start it, or name another with --broker" if not problem or "cannot connect" in problem else ""

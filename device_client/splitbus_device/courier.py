@@ -119,7 +119,7 @@ class Courier:
     def _run_head(self, active: ActivePlan, feeds: Mapping[str, Array]) -> _Activation:
         begun = time.perf_counter()
         if active.head is None:
-            outputs = [(name, array, False) for name, array in feeds.items()]
+            outputs = [(name, feeds[name], False) for name in active.crossing or feeds]
             ran = begun
         else:
             outputs = active.head.run(feeds)

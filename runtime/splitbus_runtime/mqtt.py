@@ -391,7 +391,11 @@ class MqttBus:
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if not self._closing.is_set() and not self.problem:
-            self.problem = f"connection lost: {reason}{_REMEDIES.get(str(reason), '')}"
+            self.problem = (
+                f"connection lost: {reason}{_REMEDIES.get(str(reason), '')}"
+                if self._accepted
+                else f"it hung up without an answer: {'check certfile and' if self._tls else 'see'} the broker's log"
+            )
             log.warning("broker at %s:%d: %s", self.host, self.port, self.problem)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:

@@ -33,6 +33,8 @@ from splitbus_schemas.topics import PLAN, STATUS
 PATIENCE_SECONDS: Final = 40.0
 """For processes to start, to profile and to agree on a plan, while the machine does other things."""
 
+DEADLINE_SECONDS: Final = 2.0
+
 SLOW: Final = 60.0
 """A camera that wants help."""
 
@@ -56,7 +58,10 @@ class Program:
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "splitbus_cli", *arguments], stdout=log, stderr=log, env={**os.environ, **(env or {})}
+                [sys.executable, "-m", "splitbus_cli", *arguments],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
             )
 
     @property
@@ -105,7 +110,11 @@ class Operator:
         payload = self.raw(topic)
         return kind.from_json(payload) if payload else None
 
-    def heard(self, prefix: str) -> list[Delivery]:
+    def topics(self) -> list[str]:
+        """The site's topics that were written to so far."""
+        return sorted({delivery.topic for delivery in self.heard()})
+
+    def heard(self, prefix: str = "") -> list[Delivery]:
         """All messages so far whose topic begins so, below the site."""
         with self._lock:
             return [d for d in self._heard if d.topic.startswith(f"splitbus/v1/{SITE}/{prefix}")]
@@ -140,9 +149,7 @@ class Machines:
         return self._start("worker", broker, way, keys, f'node = "{node}"\ntier = "{tier}"\n{state}', user=node)
 
     @contextlib.contextmanager
-    def camera(
-        self, node: str, broker: Broker, way: Way = "plain", *, deadline: float = 2.0, slowdown: float = SLOW, **keys: str
-    ) -> Iterator[Camera]:
+    def camera(self, node: str, broker: Broker, way: Way = "plain", **keys: str) -> Iterator[Camera]:
         """The drop-in client with the model's file."""
         settings = BrokerSettings.of(**self.site.access(broker, node, way) | keys)
         with InferenceSession(
@@ -151,8 +158,8 @@ class Machines:
             broker=settings,
             device=node,
             site=SITE,
-            deadline=deadline,
-            slowdown=slowdown,
+            deadline=DEADLINE_SECONDS,
+            slowdown=SLOW,
             store=self.folder / f"{node}-store",
         ) as session:
             yield Camera(session, reference(self.model))
@@ -171,13 +178,27 @@ class Machines:
             program.process.wait(10)
 
     def _start(
-        self, command: str, broker: Broker, way: Way, keys: Mapping[str, str], settings: str, *, user: str = "", after: str = ""
+        self,
+        command: str,
+        broker: Broker,
+        way: Way,
+        keys: dict[str, str],
+        settings: str,
+        *,
+        user: str = "",
+        after: str = "",
     ) -> Program:
         access = self.site.access(broker, user or command, way) | keys
         folder = self.folder / (user or command)
         folder.mkdir(exist_ok=True)
         config = folder / "settings.toml"
-        lines = [f'site = "{SITE}"', settings, "[broker]", *(f'{key} = "{value}"' for key, value in access.items()), after]
+        lines = [
+            f'site = "{SITE}"',
+            settings,
+            "[broker]",
+            *(f'{key} = "{value}"' for key, value in access.items()),
+            after,
+        ]
         config.write_text("\n".join(lines))
         program = Program(folder, command, "--config", str(config))
         self._programs.append(program)

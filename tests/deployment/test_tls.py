@@ -16,6 +16,7 @@ from splitbus_schemas.topics import DECISION, JOB, MODEL, STATUS
 
 pytestmark = pytest.mark.broker
 
+
 @pytest.mark.parametrize("way", ["password", "certificate"])
 def test_frames_are_answered_over_tls(broker_factory: BrokerFactory, site: Site, machines: Machines, way: Way) -> None:
     with broker_factory(setup=site.setup()) as broker, machines.operator(broker) as operator:
@@ -50,7 +51,7 @@ def elsewhere(tmp_path: Path) -> Path:
     ("way", "strange", "line"),
     [
         ("password", ["password_file"], "refused: Not authorized: check username, password and ACL"),
-        ("certificate", ["certfile", "keyfile"], "alert unknown ca"),
+        ("certificate", ["certfile", "keyfile"], "it hung up without an answer: check certfile and the broker's log"),
         ("certificate", ["cafile"], "its certificate is not trusted: self-signed certificate in certificate chain"),
     ],
     ids=["password", "certificate", "authority"],
@@ -85,8 +86,8 @@ def test_without_any_right_it_is_said_and_the_camera_answers_alone(
     with broker_factory(setup=site.setup(rules=acl(site="elsewhere"))) as broker:
         worker = machines.worker("edge1", "edge", broker, "certificate")
         with machines.camera("cam-a", broker, "certificate") as camera:
-            refused = f"refused a message to {STATUS.at(SITE, node='cam-a')}: Not authorized: check username, password and ACL"
-            until(lambda: refused in caplog.text, "the camera's log line")
+            line = f"refused a message to {STATUS.at(SITE, node='cam-a')}: Not authorized: check username, password"
+            until(lambda: line in caplog.text, lambda: f"{line!r} in: {caplog.text}")
             assert camera.shoot().route == ("cam-a",)
         worker.wait_log(f"refused a message to {STATUS.at(SITE, node='edge1')}: Not authorized")
         worker.wait_log("edge1 waits for the broker")

@@ -12,7 +12,7 @@ from tests.e2e.picture_model import TOLERANCES, Reference, one_thread, picture
 
 from splitbus_device import Answer, InferenceSession
 
-FPS = 8.0
+FPS = 12.0
 DEADLINE_S = 0.5
 SLOWDOWN = 60.0
 """The camera is so many times slower than this machine."""

@@ -24,6 +24,7 @@ from splitbus_runtime.bus import Delivery
 from splitbus_runtime.mqtt import MqttBus
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
+from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.ids import model_key, sha256
 
 CAMERA, EDGE, CLOUD, MODEL = "camera1", "edge1", "cloud1", "person"
@@ -74,10 +75,10 @@ class Watch:
             return len(self._seen)
 
     def all(self, kind: type[m.M], topic: str, since: int = 0) -> list[m.M]:
-        """The messages on `topic`, which may not be a filter; removals are left out."""
+        """The sound messages on `topic`, which may not be a filter; removals are left out."""
         with self._lock:
             found = [delivery.payload for delivery in self._seen[since:] if delivery.topic == topic]
-        return [kind.from_json(payload) for payload in found if payload]
+        return [message for payload in found if (message := _read(kind, payload))]
 
     def last(self, kind: type[m.M], topic: str, since: int = 0) -> m.M | None:
         found = self.all(kind, topic, since)
@@ -90,6 +91,13 @@ class Watch:
     def counter(self, node: str, name: str) -> int:
         stats = self.last(m.NodeStats, topics.STATS.at(self.site, node=node))
         return stats.counters.get(name, 0) if stats else 0
+
+
+def _read(kind: type[m.M], payload: bytes) -> m.M | None:
+    try:
+        return kind.from_json(payload)
+    except DecodeError:
+        return None
 
 
 @dataclass
@@ -190,7 +198,7 @@ class Site:
         """Return once the newest frames are answered over the bus."""
         begun = self.camera.asked
         try:
-            self.camera.wait("the bus answers five frames", lambda: self._flown(begun) >= 5, seconds)
+            self.camera.wait("the bus answers three frames", lambda: self._flown(begun) >= 3, seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.story()}") from None
 

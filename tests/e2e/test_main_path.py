@@ -124,8 +124,6 @@ def test_the_active_worker_is_killed(settled: Site) -> None:
 
 
 def test_the_gateway_is_killed_and_comes_back(settled: Site) -> None:
-    wait_plan(settled, "both workers are known", lambda plan: {EDGE, CLOUD} <= nodes(plan))
-    settled.settle()
     before, mark, begin = settled.plan(), settled.watch.mark, settled.camera.asked
     assert before is not None
     settled.kill("gateway")
