@@ -12,9 +12,9 @@ from splitbus_gateway.daemon import GatewayDaemon
 from splitbus_gateway.registry import Registry
 from splitbus_runtime.agent import new_boot
 from splitbus_runtime.bus import Will
+from splitbus_runtime.dial import dial_broker
 from splitbus_runtime.mqtt import MqttBus
 from splitbus_runtime.service import serve
-from splitbus_runtime.settings import BrokerSettings
 
 log = logging.getLogger(__name__)
 
@@ -57,25 +57,14 @@ def run_gateway(config: GatewayConfig) -> None:
     boot = new_boot()
     will = Will(*GatewayDaemon.lost(config.site, config.node, boot))
     with ExitStack() as stack:
-        control = _connect(config.broker, f"{config.node}-control", will)
+        dial = dial_broker(config.broker)
+        control = dial(f"{config.node}-control", will)
         stack.callback(control.close)
-        data = _connect(config.broker, f"{config.node}-data", None)
+        data = dial(f"{config.node}-data", None)
         stack.callback(data.close)
         daemon = stack.enter_context(GatewayDaemon(config, control, data, registry, boot=boot))
         serve(GatewayService(daemon, registry, control, data), reload=_tell_reload)
     log.info("%s stopped", config.node)
-
-
-def _connect(broker: BrokerSettings, client_id: str, will: Will | None) -> MqttBus:
-    return MqttBus(
-        broker.host,
-        broker.port,
-        client_id=client_id,
-        username=broker.user,
-        password=broker.read_password(),
-        tls=broker.ssl_context(),
-        will=will,
-    )
 
 
 def _tell_reload() -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 from splitbus_runtime.agent import Agent, Load, new_boot
 from splitbus_runtime.bus import Will
+from splitbus_runtime.dial import Dial, dial_broker
 from splitbus_runtime.shelf import Slice
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import Parcel
@@ -20,7 +21,6 @@ from splitbus_schemas.limits import MAX_TEXT_BYTES
 from splitbus_schemas.packet_types import Echo, Job, Probe, Refusal, Result, Spent
 from splitbus_schemas.topics import JOB, REPLY
 from splitbus_worker.admission import Refused, State, admit, check_route, smoothed
-from splitbus_worker.dial import Dial, dial_broker
 from splitbus_worker.line import Line, Ticket
 from splitbus_worker.loader import Loader
 from splitbus_worker.occupancy import Occupancy
@@ -34,6 +34,9 @@ STOP_SECONDS: Final = 10.0
 
 MAX_SERVICE_TIMES: Final = 256
 """Slices whose service time is remembered."""
+
+MISTAKES: Final = frozenset({"route", "input", "run"})
+"""Refusals that tell of somebody's mistake; the others are a busy day."""
 
 
 class Worker:
@@ -245,8 +248,11 @@ class Worker:
     # On any thread
 
     def _refuse(self, job: Job, refused: Refused) -> None:
-        self.agent.count(f"refused_{refused.reason}")
         detail = str(refused).encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
+        if refused.reason in MISTAKES:
+            self.agent.alert(f"refused_{refused.reason}", detail)
+        else:
+            self.agent.count(f"refused_{refused.reason}")
         refusal = Refusal(
             job.frame, job.plan, job.epoch, job.attempt, self.node, refused.reason, detail, job.spent
         )  # fmt: skip

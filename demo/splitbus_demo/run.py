@@ -72,6 +72,7 @@ def run_demo(
     """
     if seconds < MIN_SECONDS:
         raise ConfigError(f"--seconds {seconds:g} is too short to show anything: give at least {MIN_SECONDS:g}")
+    target = _report_target(report or Path("splitbus-demo.json"))
     console = Console()
     home = default_store("demo")
     path = _model(model, home, console)
@@ -90,8 +91,6 @@ def run_demo(
     changes = _plan_changes(play)
     checks = judge(records, comparisons, play.acts, _frames_asked(records), _moves(records, play.acts[0].begin))
     result = _report(path, broker, speeds, play, changes, checks)
-    target = report or Path("splitbus-demo.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")
     draw(result, play.acts, records, target.with_suffix(".png"))
     _print_summary(result, checks, console)
@@ -100,6 +99,17 @@ def run_demo(
 
 
 # Before the play
+
+
+def _report_target(target: Path) -> Path:
+    """The report's file, which can be written. Raises ConfigError now rather than after a minute."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--report {target} cannot be written: {error.strerror}; name another file") from None
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise ConfigError(f"--report {target} cannot be written: give a file in a folder of yours")
+    return target
 
 
 def _model(model: Path | None, home: Path, console: Console) -> Path:

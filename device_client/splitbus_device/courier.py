@@ -126,9 +126,7 @@ class Courier:
             ran = time.perf_counter()
         coding = active.plan.head.coding if active.plan.head is not None else "raw"
         sent = tuple(
-            pack_tensor(name, array, coding)
-            for name, array, final in outputs
-            if not final or name in active.crossing
+            pack_tensor(name, array, coding) for name, array, final in outputs if not final or name in active.crossing
         )
         kept = {name: array for name, array, final in outputs if final}
         encoded = time.perf_counter()

@@ -84,15 +84,13 @@ class Flights:
             return False
         with self._lock:
             out = self._out.get(packet.frame.seq)
-            if out is None or not 1 <= packet.attempt <= out.attempt:
+            if out is None or out.parcel is not None or not 1 <= packet.attempt <= out.attempt:
                 return False
             if isinstance(packet, Refusal):
                 present = packet.attempt == out.attempt and out.given_up is None
                 return self._fail(out, f"{packet.node} refused it ({packet.reason}): {packet.detail}", present=present)
             if out.given_up is not None:
                 del self._out[out.seq]
-                return False
-            if out.parcel is not None:
                 return False
             out.parcel = parcel
             out.news.set()

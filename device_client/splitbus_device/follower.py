@@ -12,7 +12,6 @@ from splitbus_device.nodes import Hops
 from splitbus_runtime.agent import Agent
 from splitbus_runtime.bus import UserProperties
 from splitbus_runtime.shelf import Slice
-from splitbus_schemas.codecs import CODINGS
 from splitbus_schemas.errors import DecodeError, ModelError, SplitbusError
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.messages import Plan, PlanStage, PlanState
@@ -132,12 +131,10 @@ class PlanFollower:
     def _activate(self, plan: Plan) -> ActivePlan:
         routes = () if plan.is_local else tuple(_route(plan, stages) for stages in plan.routes)
         head = None
-        if routes and plan.head is not None:
-            _check_coding(plan, plan.head.coding)
-            if plan.head.slice is not None:
-                head = self._agent.shelf.load(plan.head.slice)
-                if head.manifest.model != self._model or head.manifest.first != 0:
-                    raise ModelError(f"slice {head.id[:12]} is no head of model {self._model[:12]}")
+        if routes and plan.head is not None and plan.head.slice is not None:
+            head = self._agent.shelf.load(plan.head.slice)
+            if head.manifest.model != self._model or head.manifest.first != 0:
+                raise ModelError(f"slice {head.id[:12]} is no head of model {self._model[:12]}")
         crossing = frozenset(plan.cuts[0].tensors if plan.cuts else ())
         return ActivePlan(plan, head, _flight_s(plan), _user(plan), routes, crossing)
 
@@ -161,17 +158,10 @@ class PlanFollower:
 
 def _route(plan: Plan, stages: list[PlanStage]) -> Hops:
     """The stages that run something. Raises ModelError."""
-    for stage in stages:
-        _check_coding(plan, stage.coding)
     hops = tuple(Hop(stage.node, stage.slice, stage.coding) for stage in stages if stage.slice is not None)
     if not hops:
         raise ModelError(f"plan {plan.plan} has a route on which nothing runs")
     return hops
-
-
-def _check_coding(plan: Plan, coding: str) -> None:
-    if coding not in CODINGS:
-        raise ModelError(f"plan {plan.plan} wants coding {coding!r}, known are {', '.join(CODINGS)}")
 
 
 def _flight_s(plan: Plan) -> float:

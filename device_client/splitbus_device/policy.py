@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 MARGIN_S: Final = 0.005
-"""For waking up and handing over the answer."""
+MARGIN_SHARE: Final = 0.05
+"""For waking up and handing over the answer: this share of the time there is, but no less than MARGIN_S."""
 
 LOCAL_SPREAD: Final = 1.2
 """A local run may take this much longer than its usual time."""
@@ -55,7 +56,8 @@ NextStep: TypeAlias = Wait | Resend | RunLocally
 
 def latest_start(deadline: float, local_s: float, now: float) -> float:
     """When a local run must start to be in time; the deadline itself when it cannot be in time any more."""
-    start = deadline - local_s * LOCAL_SPREAD - MARGIN_S
+    margin = max(MARGIN_S, MARGIN_SHARE * (deadline - now))
+    start = deadline - local_s * LOCAL_SPREAD - margin
     return start if start > now else deadline
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,15 +98,18 @@ class InferenceSession:
         self._window = window
         self._on_answer = on_answer
         self._last = threading.local()
-        self._uplink = settings and Uplink(
-            settings,
-            site=site,
-            device=device,
-            folder=Path(store) if store is not None else None,
-            window=window,
-            slowdown=slowdown,
-            threads=getattr(sess_options, "intra_op_num_threads", 0),
-        )
+        _sessions.add(self)
+        self._uplink: Uplink | None = None
+        if settings is not None:
+            self._uplink = Uplink(
+                settings,
+                site=site,
+                device=device,
+                folder=Path(store) if store is not None else None,
+                window=window,
+                slowdown=slowdown,
+                threads=getattr(sess_options, "intra_op_num_threads", 0),
+            )
         name = f"splitbus-{self._uplink.device if self._uplink else 'local'}-frames"
         self._frames: Window[_Request] = Window(window, name=name, work=self._work, drop=self._drop)
         try:
@@ -310,3 +315,13 @@ def _tell(callback: Callable[[Answer], None], answer: Answer) -> None:
         callback(answer)
     except Exception:
         log.exception("the callback for a frame failed")
+
+
+_sessions: Final[weakref.WeakSet[InferenceSession]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Programs written for onnxruntime close nothing; a thread inside onnxruntime at the very end aborts Python."""
+    for session in list(_sessions):
+        session.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import logging
 import socket
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from splitbus_device.answer import Answer
 from splitbus_device.cards import Cards, files_of, keep, kept, lay_out
@@ -21,7 +22,7 @@ from splitbus_device.nodes import NodeWatch
 from splitbus_device.streamstats import StreamTally
 from splitbus_runtime.agent import Agent, default_store, new_boot
 from splitbus_runtime.bus import Delivery, Will
-from splitbus_runtime.mqtt import MqttBus
+from splitbus_runtime.dial import dial_broker
 from splitbus_runtime.settings import BrokerSettings
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import Parcel
@@ -43,8 +44,6 @@ KEPT_SECONDS: Final = 2.0
 
 WILL_DELAY_S: Final = 2
 """A short loss of the network is no death."""
-
-Connect: TypeAlias = Callable[[str, Will | None], MqttBus]
 
 
 def default_device() -> str:
@@ -75,7 +74,7 @@ class Uplink:
         self._site = check_id("site", site)
         self._boot = new_boot()
         self._folder = folder or default_store(self.device)
-        store, connect = BlobStore(self._folder), _connector(settings)  # what can fail, before threads begin
+        store, connect = BlobStore(self._folder), dial_broker(settings)  # what can fail, before threads begin
         self._flights = Flights(window)
         self._nodes = NodeWatch()
         self._cards = Cards()
@@ -106,6 +105,7 @@ class Uplink:
         self._agent.start()
         self._threads: list[threading.Thread] = []
         self._spawn("stats", self._stats_loop)
+        atexit.register(self._say_goodbye)
 
     @property
     def active(self) -> ActivePlan | None:
@@ -149,6 +149,7 @@ class Uplink:
 
     def close(self) -> None:
         """Leave the bus."""
+        atexit.unregister(self._say_goodbye)
         self._closing.set()
         self._cards.close()
         self._agent.blobs.close()
@@ -159,6 +160,11 @@ class Uplink:
         self._agent.stop()
         self._data.close()
         self._control.close()
+
+    def _say_goodbye(self) -> None:
+        """A program that knows onnxruntime alone never closes its session; at its end it is stopping, not lost."""
+        if self._control.connected:
+            self.close()
 
     def _fetch_files(self, card: ModelCard) -> Path:
         folder = self._folder / "models" / card.model
@@ -293,21 +299,3 @@ class Uplink:
             period_s=period_s,
             in_flight=self._flights.count,
         )
-
-
-def _connector(settings: BrokerSettings) -> Connect:
-    """Connects to the broker. Raises ConfigError for a password or certificate that cannot be read."""
-    password, tls = settings.read_password(), settings.ssl_context()
-
-    def connect(client_id: str, will: Will | None) -> MqttBus:
-        return MqttBus(
-            settings.host,
-            settings.port,
-            client_id=client_id,
-            username=settings.user,
-            password=password,
-            tls=tls,
-            will=will,
-        )
-
-    return connect

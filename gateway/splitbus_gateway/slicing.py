@@ -85,7 +85,7 @@ class SliceBook:
 
     def _is_stored(self, made: Made) -> bool:
         store = self._registry.store
-        return store.has(made[0]) and store.has(made[1].graph)
+        return store.check(made[0]) and store.check(made[1].graph)
 
     def _is_empty(self, model: str, index: int, codec: str) -> bool:
         tensors = cut_at(self._registry.graph(model), index).tensors

@@ -129,16 +129,20 @@ class Agent:
         self._subscribe(WORK.at(self.site, node=self.node), self._on_work)
         self._subscribe(PEERS.at(self.site, node=self.node), self._on_peers)
         self.control.subscribe(ECHO.at(self.site, node=self.node), self._on_echo)
-        self.data.watch(self._tell_caps)
+        self._subscribe(STATUS.at(self.site, node=self.node), self._on_own_status)
+        self.data.watch(self._on_connection)
         self.tell_slices()
         self.tell_status("ready")
         for thread in self._threads:
             thread.start()
 
-    def _tell_caps(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
-        """Again at every connect, which may be to a broker with another limit."""
-        if not connected:
-            return
+    def _on_connection(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
+        """At every connect: the broker may have another limit, the network may be another one."""
+        if connected:
+            self._tell_caps()
+            self.links.suspect_all()
+
+    def _tell_caps(self) -> None:
         caps = NodeCaps(
             node=self.node,
             boot=self.boot,
@@ -149,7 +153,6 @@ class Agent:
             codecs=sorted(CODECS),
             max_packet_bytes=self.data.max_packet_bytes,
         )
-        self.data.watch(lambda connected: self.links.suspect_all() if connected else None)
         self.control.publish(CAPS.at(self.site, node=self.node), caps.to_json(), qos=1, retain=True)
 
     def stop(self, reason: str = "stopped") -> None:
@@ -219,6 +222,12 @@ class Agent:
 
     def _refuse(self, topic: str, error: DecodeError) -> None:
         self.alert("bad_messages", str(error), topic)
+
+    def _on_own_status(self, payload: bytes) -> None:
+        """The will of an earlier start may come after our birth, and what is retained must be true."""
+        status = NodeStatus.from_json(payload)
+        if status.state == "lost" and status.boot != self.boot and not self.stopping:
+            self.tell_status("ready")
 
     def _on_work(self, payload: bytes) -> None:
         self._orders.put(NodeWork.from_json(payload))

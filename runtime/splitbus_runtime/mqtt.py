@@ -1,4 +1,4 @@
-"""The one module that touches paho: a Bus over MQTT 5, with paho's traps answered.
+"""A Bus over MQTT 5 that comes back by itself, with paho's traps answered.
 
 paho keeps unacknowledged messages over a reconnect and sends them again, for ever when the broker refuses one
 (eclipse-paho/paho.mqtt.python#893; an oversize publish does the same). So every connection gets a paho client of its
@@ -16,21 +16,23 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, Final
 
-from paho.mqtt.client import Client, MQTTMessage, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
 from splitbus_runtime.bus import Delivery, Handler, UserProperties, Watcher, Will
-from splitbus_runtime.publish_packet import read_publish
+from splitbus_runtime.paho_client import (
+    REMEDIES,
+    Client,
+    Message,
+    connect_properties,
+    options,
+    publish_properties,
+    why_not,
+    will_properties,
+)
 from splitbus_runtime.routes import Routes
 from splitbus_runtime.sockets import TlsSocket, acknowledge_at_once, tune
-from splitbus_schemas.errors import BusError, DecodeError, PayloadTooLargeError
+from splitbus_schemas.errors import BusError, PayloadTooLargeError
 
 log = logging.getLogger(__name__)
 
@@ -58,32 +60,8 @@ DEFAULT_MAX_PACKET: Final = 16 * 2**20
 MAX_INFLIGHT: Final = 20
 """Unacknowledged QoS 1 messages; Mosquitto's own default for the other direction."""
 
-QOS_BITS: Final = 0x06
-RETAIN_BIT: Final = 0x01
-"""Of a PUBLISH packet's first byte."""
-
 PACKET_OVERHEAD: Final = 1024
 """Room in a packet for topic and properties."""
-
-
-class _Client(Client):
-    """paho's client, with messages of QoS 0 read our way: paho's takes 0.2 ms for 125 kB with four properties."""
-
-    def __init__(self, client_id: str, deliver: Callable[[Delivery], None]) -> None:
-        super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5)
-        self._deliver = deliver
-
-    def _handle_publish(self) -> MQTTErrorCode:
-        """Overrides paho's own; were it renamed there, paho's would be used."""
-        command: int = self._in_packet["command"]
-        if command & QOS_BITS:
-            return super()._handle_publish()
-        try:
-            self._deliver(read_publish(self._in_packet["packet"], retain=bool(command & RETAIN_BIT)))
-        except DecodeError as error:
-            log.warning("the broker sent a message that cannot be read: %s", error)
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 class MqttBus:
@@ -168,7 +146,7 @@ class MqttBus:
             if self._queued_bytes + len(payload) > MAX_QUEUED_BYTES:
                 self._count("send_queue_full")
                 return False
-            self._put(client, topic, payload, qos, retain=retain, properties=_properties(user, expiry_s))
+            self._put(client, topic, payload, qos, retain=retain, properties=publish_properties(user, expiry_s))
             if retain and not payload:
                 del self._retained[topic]
             self._count("published")
@@ -182,7 +160,7 @@ class MqttBus:
         with self._lock:
             self._routes.add(filters, handler, qos)
             if self._client is not None and self._accepted:
-                self._client.subscribe([(topic, SubscribeOptions(qos=qos)) for topic in filters])
+                self._client.subscribe([(topic, options(qos)) for topic in filters])
                 self._wake()
 
     def unsubscribe(self, topics: str | Sequence[str]) -> None:
@@ -230,7 +208,7 @@ class MqttBus:
         self._wake_w.close()
 
     def _open(self) -> Client | None:
-        client = _Client(self._id, self._inbox.append)
+        client = Client(self._id, self._inbox.append)
         client.connect_timeout = CONNECT_SECONDS
         client.max_inflight_messages_set(self._max_inflight)
         username, password = self._credentials
@@ -245,25 +223,23 @@ class MqttBus:
                 self._will.payload,
                 qos=1,
                 retain=True,
-                properties=_will_properties(self._will.delay_s),
+                properties=will_properties(self._will.delay_s),
             )
         client.on_socket_open = lambda _client, _data, sock: tune(sock)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
-        properties = _new_properties(PacketTypes.CONNECT)
-        properties.ReceiveMaximum = self._receive_maximum
         try:
             client.connect(
                 self.host,
                 self.port,
                 KEEPALIVE_SECONDS,
                 clean_start=True,
-                properties=properties,
+                properties=connect_properties(self._receive_maximum),
             )
         except (OSError, ValueError) as error:
-            self._fail(_why_not(error))
+            self._fail(why_not(error))
             return None
         with self._lock:
             self._client = client
@@ -350,9 +326,9 @@ class MqttBus:
 
     # paho's callbacks: on the network thread, under the lock
 
-    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._fail(f"refused: {reason}{_REMEDIES.get(str(reason), '')}")
+            self._fail(f"refused: {reason}{REMEDIES.get(str(reason), '')}")
             client.disconnect()
             return
         self._max_packet = getattr(properties, "MaximumPacketSize", DEFAULT_MAX_PACKET)
@@ -361,14 +337,14 @@ class MqttBus:
             client.disconnect()
             return
         self._accepted = True
-        wanted = [(topic, SubscribeOptions(qos=qos)) for topic, qos in self._routes.wanted]
+        wanted = [(topic, options(qos)) for topic, qos in self._routes.wanted]
         if not wanted:
             self._ready(client)
             return
         _, mid = client.subscribe(wanted)
         self._awaiting_suback = mid or -1
 
-    def _on_subscribe(self, client: Client, _data: Any, mid: int, reasons: list[Any], _properties: Any) -> None:
+    def _on_subscribe(self, client: Any, _data: Any, mid: int, reasons: list[Any], _properties: Any) -> None:
         if any(reason.is_failure for reason in reasons):
             self._count("subscribe_refused")
             log.warning("broker refused a subscription of %s: %s", self._id, ", ".join(map(str, reasons)))
@@ -383,40 +359,38 @@ class MqttBus:
                 self._count("too_large")
                 log.warning("message to %s has %d bytes, the broker takes %d", topic, len(payload), self._max_packet)
                 continue
-            self._put(client, topic, payload, qos, retain=True, properties=_properties(user, None))
+            self._put(client, topic, payload, qos, retain=True, properties=publish_properties(user, None))
             if not payload:
                 del self._retained[topic]
         self._count("connects")
         self._newly_ready = True
 
-    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if not self._closing.is_set() and not self.problem:
             self.problem = (
-                f"connection lost: {reason}{_REMEDIES.get(str(reason), '')}"
+                f"connection lost: {reason}{REMEDIES.get(str(reason), '')}"
                 if self._accepted
                 else f"it hung up without an answer: {'check certfile and' if self._tls else 'see'} the broker's log"
             )
             log.warning("broker at %s:%d: %s", self.host, self.port, self.problem)
 
-    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+    def _on_message(self, _client: Any, _data: Any, message: Message) -> None:
         user = tuple(getattr(message.properties, "UserProperty", ()))
         self._inbox.append(Delivery(message.topic, bytes(message.payload), message.retain, user))
 
-    def _on_publish(self, _client: Client, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
+    def _on_publish(self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
         topic = self._unacknowledged.pop(mid, "")
         if not reason.is_failure:
             return
         self._count("publish_refused")
         if topic not in self._refused:
             self._refused.add(topic)
-            remedy = _REMEDIES.get(str(reason), "")
+            remedy = REMEDIES.get(str(reason), "")
             log.warning("broker at %s:%d refused a message to %s: %s%s", self.host, self.port, topic, reason, remedy)
 
     # Small things
 
-    def _put(
-        self, client: Client, topic: str, payload: bytes, qos: int, *, retain: bool, properties: Properties | None
-    ) -> None:
+    def _put(self, client: Client, topic: str, payload: bytes, qos: int, *, retain: bool, properties: Any) -> None:
         if qos:  # only then: with this callback paho builds properties for each message of QoS 0, too
             client.on_publish = self._on_publish
         mid = client.publish(topic, payload, qos, retain, properties).mid
@@ -437,43 +411,3 @@ class MqttBus:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
             self._wake_w.send(b"w")
-
-
-_REMEDIES: Final = {
-    "Not authorized": ": check username, password and ACL",
-    "Bad user name or password": ": check username and password",
-    "Unsupported protocol version": ": the broker must speak MQTT 5",
-    "Client identifier not valid": ": choose another node id",
-    "Session taken over": ": does another program use this id?",
-}
-
-
-def _why_not(error: Exception) -> str:
-    """Why there is no connection."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}: check cafile and the host's name"
-    return f"cannot connect: {error}"
-
-
-@lru_cache(maxsize=256)
-def _properties(user: UserProperties, expiry_s: int | None) -> Properties | None:
-    """Publish properties; building them costs more than sending them, and a plan's frames share theirs."""
-    if not user and expiry_s is None:
-        return None
-    properties = _new_properties(PacketTypes.PUBLISH)
-    if user:
-        properties.UserProperty = list(user)
-    if expiry_s is not None:
-        properties.MessageExpiryInterval = expiry_s
-    return properties
-
-
-def _new_properties(kind: int) -> Properties:
-    properties: Properties = Properties(kind)  # type: ignore[no-untyped-call]  # paho leaves it untyped
-    return properties
-
-
-def _will_properties(delay_s: int) -> Properties:
-    properties = _new_properties(PacketTypes.WILLMESSAGE)
-    properties.WillDelayInterval = delay_s
-    return properties

@@ -97,7 +97,7 @@ class Shelf:
         """The slice, not kept on the shelf. Raises BlobError or ModelError."""
         manifest = self._manifest(slice_id)
         for weight in manifest.weights:
-            if not self._store.holds(weight):
+            if not (self._store.check(weight.sha256) or self._store.holds(weight)):
                 self._fetch(weight.sha256)
         weights = {weight.name: self._store.weight(weight) for weight in manifest.weights}
         session = open_session(
@@ -149,6 +149,6 @@ class Shelf:
             raise ModelError(f"slice {slice_id[:12]} has a manifest that cannot be read: {error}") from None
 
     def _bytes(self, sha256: str) -> bytes:
-        if not self._store.has(sha256):
+        if not self._store.check(sha256):
             self._fetch(sha256)
         return self._store.read(sha256)

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import threading
 import time
@@ -35,6 +36,8 @@ from splitbus_schemas.messages import WeightRef
 STALE_SECONDS: Final = 7 * 24 * 3600
 """A download or a temporary file that nobody continued for a week is removed."""
 
+log = logging.getLogger(__name__)
+
 _COPY_BYTES = 1 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -51,6 +54,7 @@ class BlobStore:
         self.limit_bytes = limit_bytes
         self._lock = threading.RLock()
         self._pinned: set[str] = set()
+        self._sound: dict[str, Place] = {}
         self._arrays: weakref.WeakValueDictionary[tuple[str, str, tuple[int, ...]], Array] = (
             weakref.WeakValueDictionary()
         )
@@ -64,6 +68,19 @@ class BlobStore:
     def has(self, sha: str) -> bool:
         """Whether the blob can be read."""
         return self._blob(sha).is_file() or _place(_read_json(self._ref(sha))) is not None
+
+    def check(self, sha: str) -> bool:
+        """Whether the blob is here and matches its name; a damaged one is forgotten. A file is read once."""
+        if not self.has(sha):
+            return False
+        place = self._locate(sha)
+        if self._sound.get(sha) != place:
+            if place.sha256() != sha:
+                log.warning("blob %s in %s was damaged and is forgotten: it must be fetched again", sha, place.path)
+                self.discard(sha)
+                return False
+            self._sound[sha] = place
+        return True
 
     def size(self, sha: str) -> int:
         """The blob's length in bytes."""
@@ -236,6 +253,8 @@ class BlobStore:
                 path.unlink()
             self._ref(sha).unlink(missing_ok=True)
             self._part(sha).unlink(missing_ok=True)
+            for key in [known for known in self._arrays if known[0] == sha]:
+                del self._arrays[key]
 
     def evict(self, limit_bytes: int) -> int:
         """Remove the least recently used unpinned blobs until `limit_bytes` are left; gives the bytes removed."""

@@ -37,43 +37,43 @@ def failed(
     return [check.name for check in checks if not check.ok]
 
 
-def test_a_good_run_passes():
+def test_a_good_run_passes() -> None:
     assert failed() == []
 
 
-def test_a_missing_frame_fails():
+def test_a_missing_frame_fails() -> None:
     assert failed(frames=21) == ["every frame was answered once"]
 
 
-def test_a_frame_answered_twice_fails():
+def test_a_frame_answered_twice_fails() -> None:
     assert "every frame was answered once" in failed([*RECORDS, record(3)], [*COMPARISONS, COMPARISONS[3]])
 
 
-def test_a_dropped_frame_fails():
+def test_a_dropped_frame_fails() -> None:
     assert "every frame was answered once" in failed([record(0, outcome="dropped"), *RECORDS[1:]])
 
 
-def test_an_answer_that_was_not_checked_fails():
+def test_an_answer_that_was_not_checked_fails() -> None:
     assert failed(comparisons=COMPARISONS[1:]) == ["every answer was checked"]
 
 
-def test_a_lossless_answer_that_differs_fails():
+def test_a_lossless_answer_that_differs_fails() -> None:
     wrong = [Comparison(0, lossless=True, difference=2e-4, agrees=True), *COMPARISONS[1:]]
     assert failed(comparisons=wrong) == ["lossless answers equal the un-split model's"]
 
 
-def test_lossy_answers_that_disagree_too_often_fail():
+def test_lossy_answers_that_disagree_too_often_fail() -> None:
     wrong = [*COMPARISONS[:1], Comparison(1, lossless=False, difference=0.5, agrees=False), *COMPARISONS[2:]]
     assert failed(comparisons=wrong) == ["lossy answers agree with the un-split model's"]
 
 
-def test_a_split_that_did_not_move_fails():
+def test_a_split_that_did_not_move_fails() -> None:
     assert failed(moves=1) == ["the split moved"]
 
 
-def test_a_late_frame_in_the_cut_fails():
+def test_a_late_frame_in_the_cut_fails() -> None:
     assert failed([*RECORDS[:-1], record(19, late=True)]) == ["during the cut, the camera answered in time"]
 
 
-def test_a_cut_without_frames_proves_nothing():
+def test_a_cut_without_frames_proves_nothing() -> None:
     assert "during the cut, the camera answered in time" in failed(RECORDS[:10], COMPARISONS[:10], frames=10)

@@ -35,7 +35,7 @@ PATIENCE_SECONDS: Final = 40.0
 
 DEADLINE_SECONDS: Final = 2.0
 
-SLOW: Final = 60.0
+SLOW: Final = 200.0
 """A camera that wants help."""
 
 M = TypeVar("M", bound=Message)
@@ -234,8 +234,12 @@ class Camera:
             answers.append(self.shoot())
             return answers[-1].route == route
 
-        until(arrived, lambda: f"{' > '.join(route)}; the last went {answers[-1]}")
+        until(arrived, lambda: f"{' > '.join(route)}; the last: {_words(answers[-1])}")
         return answers[-1]
+
+
+def _words(answer: Answer) -> str:
+    return f"{' > '.join(answer.route)}, plan {answer.plan}, {answer.total_ms:.0f} ms, {answer.reason or 'as planned'}"
 
 
 def save_model(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import onnxruntime as ort  # noqa: TID251 - the reference
@@ -84,9 +84,9 @@ def same(outputs: Sequence[Any], expected: Sequence[Any], tolerance: float = 0.0
 class Site:
     """A site of its own at a broker: registry, slices, blob service, and everything that nodes say."""
 
-    def __init__(self, broker: Broker, folder: Path) -> None:
+    def __init__(self, broker: Broker, folder: Path, *, name: str = "") -> None:
         self.broker, self.folder = broker, folder
-        self.name = f"d{secrets.token_hex(4)}"
+        self.name = name or f"d{secrets.token_hex(4)}"
         self.registry = Registry(folder / "gateway", samples=1, max_input_ratio=100.0)
         self.book = SliceBook(self.registry)
         self.heard: list[Delivery] = []
@@ -224,7 +224,7 @@ class Site:
         )
 
     def session(self, model: Any, **options: Any) -> InferenceSession:
-        settings = {
+        settings: dict[str, Any] = {
             "broker": self.broker.url,
             "site": self.name,
             "device": CAMERA,
@@ -254,7 +254,7 @@ class FalseWorker:
         self._port.receive(topics.JOB.at(site.name, node=node, device="+"), self._take)
         self._bus.wait_connected(PATIENCE)
 
-    def __enter__(self) -> FalseWorker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -78,7 +78,7 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], list[int]]] = {
     "early_output": (models.early_output, [0, 2, 3, 5]),
     "unused_input": (models.unused_input, [0, 2]),
     "symbolic_batch": (lambda: models.chain("N"), [0, 4]),
-    "float16": (lambda: models.chain(dtype=models.TensorProto.FLOAT16), [0, 4]),
+    "float16": (lambda: models.chain(dtype=onnx.TensorProto.FLOAT16), [0, 4]),
     "branches": (models.branches, [2]),
 }
 

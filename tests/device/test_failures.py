@@ -26,6 +26,8 @@ pytestmark = pytest.mark.broker
 
 DEADLINE = 0.6
 CLOSE = 1e-5
+WHILE_THE_WORKER_IS_NOT_BACK = ("deadline", "too many frames are out")
+"""A camera may find a restarted broker before its worker does."""
 
 
 def run(session: InferenceSession, chain: Path, seed: int = 0, tolerance: float = 0.0) -> Answer:
@@ -243,7 +245,10 @@ def test_a_frozen_worker_process(site: Site, chain: Path) -> None:
         process.wait(10)
     assert {answer.route for answer in frozen} == {(CAMERA,)}
     assert not any(answer.late for answer in frozen)
-    assert [answer.reason for answer in frozen] == ["deadline"] * 4 + ["too many frames are out"] * 4
+    reasons = [answer.reason for answer in frozen]
+    assert reasons == sorted(reasons), "after a window of frames that waited, nobody waits any more"
+    assert set(reasons) == {"deadline", "too many frames are out"}
+    assert reasons.count("deadline") <= 4
 
 
 def start_worker(site: Site, node: str) -> subprocess.Popen[bytes]:
@@ -256,6 +261,7 @@ def start_worker(site: Site, node: str) -> subprocess.Popen[bytes]:
 
 
 def test_a_broker_that_goes_and_comes_back(broker_factory: BrokerFactory, chain: Path, tmp_path: Path) -> None:
+    answers: list[Answer] = []
     with broker_factory() as broker:
         site = Site(broker, tmp_path)
         try:
@@ -263,7 +269,7 @@ def test_a_broker_that_goes_and_comes_back(broker_factory: BrokerFactory, chain:
             with site.worker("edge1", *site.stage_slices(plan)), site.session(chain, deadline=2.0) as session:
                 site.follow(session, plan)
                 assert not run(session, chain, tolerance=CLOSE).is_local
-                stop, answers = threading.Event(), []
+                stop = threading.Event()
                 asking = threading.Thread(target=lambda: ask_until(stop, session, chain, answers))
                 asking.start()
                 broker.kill()
@@ -275,7 +281,8 @@ def test_a_broker_that_goes_and_comes_back(broker_factory: BrokerFactory, chain:
         finally:
             site.close()
     assert not any(answer.late for answer in answers), "a frame that was out when the broker died is answered at once"
-    assert not any("deadline" in answer.reason for answer in answers)
+    reasons = {answer.reason for answer in answers if answer.is_local}
+    assert reasons <= {"", "the broker is gone", "the broker does not take it", *WHILE_THE_WORKER_IS_NOT_BACK}
 
 
 def ask_until(stop: threading.Event, session: InferenceSession, chain: Path, answers: list[Answer]) -> None:

@@ -26,7 +26,7 @@ class Recorder:
         return Window(size, name="test", work=self.work, drop=self.dropped.append)
 
 
-def test_newest_wins_and_every_item_ends_once():
+def test_newest_wins_and_every_item_ends_once() -> None:
     recorder = Recorder()
     window = recorder.window(2)
     for item in range(10):
@@ -39,7 +39,7 @@ def test_newest_wins_and_every_item_ends_once():
     assert len(recorder.done) == 4
 
 
-def test_a_patient_submit_waits_instead():
+def test_a_patient_submit_waits_instead() -> None:
     recorder = Recorder()
     window = recorder.window(1)
     recorder.gate.set()
@@ -50,7 +50,7 @@ def test_a_patient_submit_waits_instead():
     assert recorder.dropped == []
 
 
-def test_close_finishes_what_waits_and_takes_nothing_more():
+def test_close_finishes_what_waits_and_takes_nothing_more() -> None:
     recorder = Recorder()
     window = recorder.window(3)
     for item in range(3):
@@ -60,3 +60,39 @@ def test_close_finishes_what_waits_and_takes_nothing_more():
     assert sorted(recorder.done) == [0, 1, 2]
     with pytest.raises(RuntimeError, match="closed"):
         window.submit(4)
+
+
+def test_a_burst_is_worked_on_by_all_threads() -> None:
+    """Two items that come before an idle thread has woken up need two threads."""
+    meeting = threading.Barrier(3)
+
+    def work(_: int) -> None:
+        meeting.wait(5)
+
+    window: Window[int] = Window(3, name="test", work=work, drop=lambda _: None)
+    window.submit(0)
+    for item in (1, 2):
+        window.submit(item)
+    window.close()
+    assert not meeting.broken
+
+
+def test_whoever_waits_for_room_is_told_when_the_window_closes() -> None:
+    recorder = Recorder()
+    window = recorder.window(1)
+    told: list[str] = []
+
+    def wait() -> None:
+        try:
+            for item in range(4):
+                window.submit(item, patient=True)
+        except RuntimeError as error:
+            told.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.05)
+    threading.Timer(0.1, recorder.gate.set).start()
+    window.close()
+    waiting.join(5)
+    assert told == ["the session is closed"]

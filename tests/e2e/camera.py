@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class Camera:
         begun = time.monotonic()
         while not self._stop.wait(max(0.0, begun + self._asked * self._period - time.monotonic())):
             index = self._asked
-            self.session.submit({"x": picture(index)}, lambda answer, index=index: self._keep(index, answer))
+            self.session.submit({"x": picture(index)}, functools.partial(self._keep, index))
             self._asked += 1
 
     def _keep(self, index: int, answer: Answer) -> None:
@@ -73,13 +74,13 @@ class Camera:
         self.wait(f"frames up to {end} are answered", lambda: self._all_answered(end), 5)
         with self._lock:
             answered = {index: self._answers[index] for index in range(self._checked, end)}
+        self._checked = end
         assert {index: len(answers) for index, answers in answered.items() if len(answers) != 1} == {}
         for index, (answer,) in answered.items():
             assert answer.outcome == "answered", f"frame {index}: {answer.outcome}, {answer.reason}"
             allowed = max((TOLERANCES[codec] for codec in answer.codecs), default=1e-6)
             difference = self._reference.difference(index, answer.outputs)
             assert difference <= allowed, f"frame {index} is off by {difference:.2g}: {answer.codecs}, {answer.route}"
-        self._checked = end
 
     def _all_answered(self, end: int) -> bool:
         with self._lock:

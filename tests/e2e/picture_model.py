@@ -15,7 +15,7 @@ Array = NDArray[np.float32]
 SIDE = 112
 CLASSES = 10
 LAYERS = ((3, 8, 2), (8, 96, 1), (96, 16, 2), (16, 96, 1), (96, 8, 2))
-"""Channels in, channels out, stride: 150 kB go in; 100, 50 and 6 kB cross the useful cuts; a run takes a millisecond."""
+"""Channels in, channels out, stride: 150 kB go in, 100, 50 and 6 kB cross the useful cuts; it runs for 1 ms."""
 
 TOLERANCES = {"raw": 1e-4, "zstd": 1e-4, "f16": 1e-2, "q8": 5e-2, "q4": 0.5}
 """Largest difference that a codec may make, as a share of the largest output."""

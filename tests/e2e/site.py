@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import subprocess
@@ -43,7 +44,7 @@ min_agreement = 0.8
 T = TypeVar("T")
 
 
-def wait_for(what: str, probe: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], seconds: float = PATIENCE_SECONDS) -> T:
     """The first value of `probe` that is true."""
     deadline = time.monotonic() + seconds
     while not (found := probe()):
@@ -106,7 +107,7 @@ class Site:
 
     broker: Broker
     folder: Path
-    name: str = field(default_factory=lambda: f"s{secrets.token_hex(4)}")
+    name: str
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -163,12 +164,14 @@ class Site:
 
     def wait_ready(self, *nodes: str, since: int = 0) -> None:
         for node in nodes:
-            topic = topics.STATUS.at(self.name, node=node)
-            wait_for(f"{node} is ready: {self._tail(node)}", lambda topic=topic: self._is_ready(topic, since))
+            wait_for(f"{node} is ready", functools.partial(self._is_ready, node, since))
 
-    def _is_ready(self, topic: str, since: int) -> bool:
-        status = self.watch.last(m.NodeStatus, topic, since)
+    def _is_ready(self, node: str, since: int) -> bool:
+        status = self.watch.last(m.NodeStatus, topics.STATUS.at(self.name, node=node), since)
         return status is not None and status.state == "ready"
+
+    def wait_log(self, node: str, text: str) -> None:
+        wait_for(f"{text!r} in the log of {node}", lambda: text in self.log(node).read_text(), 10)
 
     def _tail(self, node: str) -> str:
         return self.log(node).read_text()[-1000:] if self.log(node).exists() else "it was never started"
@@ -187,6 +190,12 @@ class Site:
     def plan(self) -> m.Plan | None:
         plans = self.plans()
         return plans[-1] if plans else None
+
+    def settled_plan(self) -> m.Plan:
+        """The running plan, which leads over the bus."""
+        plan = wait_for("a plan", self.plan)
+        assert not plan.is_local, plan.reason
+        return plan
 
     def decisions(self, since: int = 0) -> list[m.Decision]:
         return self.watch.all(m.Decision, topics.DECISION.at(self.name, node=CAMERA, model=self.key), since)
@@ -238,9 +247,11 @@ def splitbus(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]
 
 
 @contextlib.contextmanager
-def running(broker: Broker, folder: Path, *, workers: tuple[tuple[str, str], ...]) -> Iterator[Site]:
+def running(
+    broker: Broker, folder: Path, *, workers: tuple[tuple[str, str], ...], name: str | None = None
+) -> Iterator[Site]:
     """A site with a gateway that knows the model, these workers (node and tier), and a camera that takes pictures."""
-    site = Site(broker, folder)
+    site = Site(broker, folder, name or f"s{secrets.token_hex(4)}")
     try:
         site.register()
         site.start_gateway()

@@ -93,13 +93,13 @@ def test_a_wrong_model_file(site: Site, tmp_path: Path) -> None:
     for command in ("cuts", "verify"):
         refused(command, tmp_path / "truncated.onnx", names="truncated.onnx")
     listed = json.loads(splitbus("model", "list", "--config", site.config, "--json").stdout)
-    assert [record["name"] for record in listed] == [MODEL]
+    assert [record["card"]["name"] for record in listed] == [MODEL]
 
 
 def test_a_damaged_record_in_the_registry(site: Site) -> None:
     record = site.state_dir / "models" / "cat.json"
     record.write_text('{"name": "cat"')
-    wait_for("the gateway says so", lambda: str(record) in site.log("gateway").read_text(), 10)
+    site.wait_log("gateway", str(record))
     record.unlink()
     assert "Traceback" not in site.log("gateway").read_text()
 
@@ -128,8 +128,7 @@ def test_a_missing_broker(site: Site, tmp_path: Path) -> None:
     for command in (["plan", "show"], ["plan", "pin", CAMERA, MODEL, "--local"], ["top", "--once"], ["tap"]):
         refused(*command, "--broker", NOBODY, names="127.0.0.1:1", remedy="start it, or name another with --broker")
     site.start("stray", "worker", "--node=stray", "--broker", NOBODY, "--state-dir", tmp_path / "stray")
-    told = f"waits for the broker at {NOBODY}: "
-    wait_for("the worker says so", lambda: told in site.log("stray").read_text(), 10)
+    site.wait_log("stray", f"waits for the broker at {NOBODY}: ")
     assert site.processes["stray"].poll() is None
     site.kill("stray")
     assert "Traceback" not in site.log("stray").read_text()
@@ -161,13 +160,13 @@ def test_a_wrong_password(site: Site, broker_factory: BrokerFactory, tmp_path: P
         for daemon in (["worker", "--node=stray"], ["gateway"]):
             node = f"stray-{daemon[0]}"
             site.start(node, *daemon, "--broker", broker.url, *who, "--state-dir", tmp_path / node)
-            log = site.log(node)
-            wait_for("it says so", lambda log=log: "refused: " in log.read_text(), 10)
+            site.wait_log(node, "refused: ")
             assert site.processes[node].poll() is None
             site.kill(node)
-            assert "check username" in log.read_text()
-            assert "Traceback" not in log.read_text()
-            assert "guess" not in log.read_text()
+            log = site.log(node).read_text()
+            assert "check username" in log
+            assert "Traceback" not in log
+            assert "guess" not in log
         check_alone(site, broker=broker.url.replace("mqtt://", "mqtt://anna:guess@"))
 
 
@@ -247,35 +246,25 @@ def test_a_message_of_another_version(site: Site, name: str) -> None:
 # A corrupt slice
 
 
-def restart(site: Site, node: str, tier: str) -> None:
-    mark = site.watch.mark
-    site.kill(node)
-    site.start_worker(node, tier)
-    site.wait_ready(node, since=mark)
-
-
-def pinned(site: Site, cut: int, codec: str, node: str) -> None:
-    done = site.splitbus("plan", "pin", CAMERA, MODEL, f"--cut={cut}", f"--codec={codec}", f"--node={node}",
-                         *site.options)  # fmt: skip
+def pin(site: Site, cut: int, node: str) -> m.SliceManifest:
+    """Pin a lossless cut; gives the manifest of the slice behind it once the camera follows."""
+    done = site.splitbus("plan", "pin", CAMERA, MODEL, f"--cut={cut}", f"--node={node}", *site.options)
     assert done.returncode == 0, done.stderr
-
-
-def unpinned(site: Site) -> None:
-    done = site.splitbus("plan", "unpin", CAMERA, MODEL, *site.options)
-    assert done.returncode == 0, done.stderr
-
-
-def tail_of(site: Site, cut: int) -> m.SliceManifest:
-    """The manifest of the slice behind the cut, as the running plan names it."""
-    plan = wait_for("the pinned plan", lambda: _plan_at(site, cut))
+    begin = site.camera.asked
+    wait_for(f"frames are cut at {cut}", lambda: flown(site, begin, cut, node))
+    plan = site.settled_plan()
     assert plan.routes[0][0].slice is not None
     return m.SliceManifest.from_json(BlobStore(site.state_dir / "blobs").read(plan.routes[0][0].slice))
 
 
-def _plan_at(site: Site, cut: int) -> m.Plan | None:
-    plan, state = site.plan(), site.plan_state()
-    fits = plan and state and state.state == "active" and state.epoch == plan.epoch and len(plan.routes) > 0
-    return plan if plan and fits and [one.index for one in plan.cuts] == [cut] else None
+def flown(site: Site, begin: int, cut: int, node: str) -> bool:
+    ways = {(answer.route, answer.cuts) for _, answer in site.camera.answers(begin)}
+    return ((CAMERA, node), (cut,)) in ways
+
+
+def unpin(site: Site) -> None:
+    done = site.splitbus("plan", "unpin", CAMERA, MODEL, *site.options)
+    assert done.returncode == 0, done.stderr
 
 
 def damage(path: Path) -> None:
@@ -288,33 +277,32 @@ def damage(path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["graph", "weight"])
 def test_a_slice_that_rotted_on_the_workers_disk(site: Site, what: str) -> None:
-    """The worker notices, fetches it again, and its answers are right."""
-    pinned(site, 2, "zstd", EDGE)
-    manifest = tail_of(site, 2)
+    """The worker notices and fetches it again, instead of giving wrong answers."""
+    manifest = pin(site, 2, EDGE)
     blob = manifest.graph if what == "graph" else max(manifest.weights, key=lambda weight: weight.bytes).sha256
     store = BlobStore(site.folder / EDGE)
+    site.kill(EDGE)
     damage(store.path(blob))
-    restart(site, EDGE, "edge")
-    wait_for("it has fetched the blob again", lambda: sha256(store.read(blob)) == blob, 10)
     begin = site.camera.asked
-    wait_for("frames go there", lambda: any(a.route == (CAMERA, EDGE) for _, a in site.camera.answers(begin)))
-    unpinned(site)
+    site.start_worker(EDGE, "edge")
+    wait_for("frames go there again", lambda: flown(site, begin + 8, 2, EDGE))
+    assert sha256(store.read(blob)) == blob
+    assert f"blob {blob}" in site.log(EDGE).read_text()
+    unpin(site)
 
 
 def test_a_slice_that_rotted_at_the_gateway(site: Site) -> None:
-    """Nobody runs it: the worker says that its hash is another, and frames are answered all the same."""
-    pinned(site, 6, "zstd", EDGE)
-    manifest = tail_of(site, 6)
+    """No worker runs it, frames are answered all the same, and the gateway makes it again."""
+    manifest = pin(site, 6, EDGE)
+    kept = BlobStore(site.state_dir / "blobs").path(manifest.graph)
+    site.kill(EDGE)
     BlobStore(site.folder / EDGE).discard(manifest.graph)
-    damage(BlobStore(site.state_dir / "blobs").path(manifest.graph))
-    mark, before = site.watch.mark, site.watch.counter("gateway", "workers_failed")
-    restart(site, EDGE, "edge")
-    alerts = wait_for("the worker tells", lambda: site.watch.alerts(EDGE, "slices_failed", mark), 15)
-    assert manifest.graph[:12] in alerts[0].reason
-    assert "hash" in alerts[0].reason
-    unpinned(site)
-    site.settle()
-    assert site.watch.counter("gateway", "workers_failed") >= before
+    damage(kept)
+    begin = site.camera.asked
+    site.start_worker(EDGE, "edge")
+    wait_for("frames go there again", lambda: flown(site, begin + 8, 6, EDGE), 45)
+    assert sha256(kept.read_bytes()) == manifest.graph
+    unpin(site)
 
 
 # A shape that does not fit
@@ -341,7 +329,7 @@ def test_an_input_that_does_not_fit(site: Site, feeds: dict[str, Any]) -> None:
 
 
 def test_a_tensor_that_does_not_fit_the_slice(site: Site) -> None:
-    plan = wait_for("a plan over the bus", lambda: next((p for p in site.plans()[-1:] if not p.is_local), None))
+    plan = site.settled_plan()
     stage = plan.routes[0][-1]
     assert stage.slice is not None
     replies: list[bytes] = []
@@ -376,21 +364,23 @@ def _packet(payloads: list[bytes]) -> object:
 
 
 def test_a_plan_for_another_model(site: Site) -> None:
-    plan = site.plan()
-    assert plan is not None
+    plan = site.settled_plan()
     other = sha256(b"another model")
     stray = plan.model_copy(update={"model": other, "epoch": plan.epoch + 1000, "plan": "stray"})
     mark = site.watch.mark
     topic = topics.PLAN.at(site.name, node=CAMERA, model=site.key)
     publish(site, topic, stray.to_json())()
     states = topics.PLAN_STATE.at(site.name, node=CAMERA, model=site.key)
-    found = wait_for("it is ignored", lambda: [s for s in site.watch.all(m.PlanState, states, mark) if s.plan == "stray"])
-    assert (found[0].state, "is for model" in (found[0].reason or "")) == ("ignored", True)
+
+    def told() -> list[m.PlanState]:
+        return [state for state in site.watch.all(m.PlanState, states, mark) if state.plan == "stray"]
+
+    first = wait_for("the camera speaks of it", told)[0]
+    assert (first.state, "is for model" in (first.reason or "")) == ("ignored", True)
 
 
 def test_a_retained_plan_for_a_model_that_nobody_registered(site: Site) -> None:
-    plan = site.plan()
-    assert plan is not None
+    plan = site.settled_plan()
     other = sha256(b"another model")
     topic = topics.PLAN.at(site.name, node=CAMERA, model=model_key(other))
     removed: list[bytes] = []
@@ -404,8 +394,6 @@ def test_a_model_that_is_not_registered(site: Site) -> None:
     refused("plan", "pin", CAMERA, "dog", "--local", *site.options, names="'dog'", remedy=f"known are {MODEL}")
     refused("model", "remove", "dog", "--config", site.config, names="'dog'", remedy="splitbus model add")
     refused("plan", "explain", "camera7", *site.options, names="camera7", remedy=f"{CAMERA} {MODEL}")
-    with pytest.raises(ModelError, match=r"model 'dog' is not registered .* splitbus model add dog FILE"):
-        InferenceSession("dog", broker=site.broker.url, site=site.name, device="camera9", store=site.folder / "camera9")
 
 
 def test_a_model_that_is_removed_while_it_runs(site: Site) -> None:
@@ -461,6 +449,8 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     config = tmp_path / "gateway.toml"
     config.write_text("[planner]\nmin_gian = 0.1\n")
     for check in ([], ["--check-config"]):
-        refused("gateway", "--config", config, *check, names=f"{config}: planner.min_gian", remedy="did you mean min_gain?")
+        refused(
+            "gateway", "--config", config, *check, names=f"{config}: planner.min_gian", remedy="did you mean min_gain?"
+        )
     refused("worker", "--broker=localhost", names="broker.url", remedy="write mqtt://host")
     refused("top", "--once", names="http", SPLITBUS_BROKER="http://x")

@@ -252,7 +252,9 @@ def test_explain_shows_prediction_beside_measurement(settled: Site) -> None:
     (found,) = json.loads(explained(settled, "--json"))
     assert found["measured_p50_ms"] > 0
     assert found["decision"]["chosen"]["predicted_ms"] > 0
-    both = {(row["what"], row["where"]) for row in found["steps"] if None not in (row["predicted_ms"], row["measured_ms"])}
+    both = {
+        (row["what"], row["where"]) for row in found["steps"] if None not in (row["predicted_ms"], row["measured_ms"])
+    }
     assert ("run", found["decision"]["chosen"]["nodes"][-1]) in both, found["steps"]
     assert any(what == "link" for what, _ in both), found["steps"]
     text = explained(settled)

@@ -16,7 +16,7 @@ from tests.worker.rig import Camera, Observer, arrays, memory_worker, ramp, wait
 from tests.worker.slices import SmallSlice, add_one_slice, make_slice, scale_slice, slow_slice
 
 from splitbus_runtime.bus import Delivery, MemoryBroker
-from splitbus_schemas.messages import LinkReport, Peer, Peers
+from splitbus_schemas.messages import LinkReport, Peer, Peers, SliceManifest
 from splitbus_schemas.packet import decode, encode, pack_tensor
 from splitbus_schemas.packet_types import Job, Probe, Result, Spent
 from splitbus_schemas.topics import JOB, LINK, PEERS, REPLY
@@ -226,18 +226,16 @@ def test_an_unknown_slice_is_loaded_for_the_next_frame(start: Start, camera: Cam
 
 
 def test_a_slice_that_cannot_be_loaded_is_refused_with_the_reason(start: Start, camera: Camera) -> None:
-    broken, good = scale_slice(), scale_slice(factor=2.0)
+    model, good = scale_slice(), scale_slice(factor=2.0)
     worker = start(good)
-    broken.put(worker.agent.store)
-    worker.agent.store.discard(broken.graph)
-    bad_graph = b"no graph"
-    folder = worker.config.store_folder
-    (folder / broken.graph[:2]).mkdir(exist_ok=True)
-    (folder / broken.graph[:2] / broken.graph[2:]).write_bytes(bad_graph)
-    camera.send(camera.job([("w1", broken.id)], {"x": ramp()}))
+    store = worker.agent.store
+    model.put(store)
+    manifest = SliceManifest.from_json(model.blobs[model.id])
+    broken = store.put(manifest.model_copy(update={"graph": store.put(b"no graph"), "graph_bytes": 8}).to_json())
+    camera.send(camera.job([("w1", broken)], {"x": ramp()}))
     camera.refusal()
     wait_for(lambda: worker.agent.counters.get("slices_failed"), "the failure")
-    camera.send(camera.job([("w1", broken.id)], {"x": ramp()}))
+    camera.send(camera.job([("w1", broken)], {"x": ramp()}))
     assert_says(camera.refusal().detail, "could not be loaded")
     assert camera.ask(camera.job([("w1", good.id)], {"x": ramp()}))
 

@@ -1,4 +1,4 @@
-"""How a worker connects: MQTT by its settings, or whatever a test gives it."""
+"""How a node connects: MQTT by its settings, or whatever a test gives it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Dial: TypeAlias = Callable[[str, Will | None], Bus]
 """Client id and last will to a connection."""
 
 
-def dial_broker(broker: BrokerSettings) -> Dial:
+def dial_broker(broker: BrokerSettings) -> Callable[[str, Will | None], MqttBus]:
     """Connections to `broker`. Raises ConfigError for a password or certificate that cannot be read."""
     password, tls = broker.read_password(), broker.ssl_context()
 
-    def dial(client_id: str, will: Will | None) -> Bus:
+    def dial(client_id: str, will: Will | None) -> MqttBus:
         return MqttBus(
             broker.host,
             broker.port,

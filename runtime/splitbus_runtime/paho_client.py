@@ -1,0 +1,100 @@
+"""The one module that touches paho: its client, and the properties of MQTT 5 packets."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from splitbus_runtime.bus import Delivery, UserProperties
+from splitbus_runtime.publish_packet import read_publish
+from splitbus_schemas.errors import DecodeError
+
+log = logging.getLogger(__name__)
+
+Message: TypeAlias = paho.MQTTMessage
+
+QOS_BITS: Final = 0x06
+RETAIN_BIT: Final = 0x01
+"""Of a PUBLISH packet's first byte."""
+
+
+class Client(paho.Client):
+    """paho's client, with messages of QoS 0 read our way: paho's takes 0.2 ms for 125 kB with four properties."""
+
+    def __init__(self, client_id: str, deliver: Callable[[Delivery], None]) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5)
+        self._deliver = deliver
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        """Overrides paho's own; were it renamed there, paho's would be used."""
+        command: int = self._in_packet["command"]
+        if command & QOS_BITS:
+            return super()._handle_publish()
+        try:
+            self._deliver(read_publish(self._in_packet["packet"], retain=bool(command & RETAIN_BIT)))
+        except DecodeError as error:
+            log.warning("the broker sent a message that cannot be read: %s", error)
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+REMEDIES: Final = {
+    "Not authorized": ": check username, password and ACL",
+    "Bad user name or password": ": check username and password",
+    "Unsupported protocol version": ": the broker must speak MQTT 5",
+    "Client identifier not valid": ": choose another node id",
+    "Session taken over": ": does another program use this id?",
+}
+
+
+def why_not(error: Exception) -> str:
+    """Why there is no connection."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}: check cafile and the host's name"
+    return f"cannot connect: {error}"
+
+
+@lru_cache(maxsize=256)
+def publish_properties(user: UserProperties, expiry_s: int | None) -> Properties | None:
+    """Publish properties; building them costs more than sending them, and a plan's frames share theirs."""
+    if not user and expiry_s is None:
+        return None
+    properties = _new(PacketTypes.PUBLISH)
+    if user:
+        properties.UserProperty = list(user)
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = expiry_s
+    return properties
+
+
+def connect_properties(receive_maximum: int) -> Properties:
+    """How many unacknowledged messages we take."""
+    properties = _new(PacketTypes.CONNECT)
+    properties.ReceiveMaximum = receive_maximum
+    return properties
+
+
+def options(qos: int) -> SubscribeOptions:
+    """How a filter is subscribed to."""
+    return SubscribeOptions(qos=qos)
+
+
+def _new(kind: int) -> Properties:
+    properties: Properties = Properties(kind)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    return properties
+
+
+def will_properties(delay_s: int) -> Properties:
+    """How long the broker waits before it publishes our will."""
+    properties = _new(PacketTypes.WILLMESSAGE)
+    properties.WillDelayInterval = delay_s
+    return properties

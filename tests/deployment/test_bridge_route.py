@@ -1,0 +1,91 @@
+"""Edge broker and cloud broker, joined by bridge.conf, with the real programs on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from tests.brokers import Broker, BrokerFactory
+from tests.deployment.machines import Machines, Operator, until
+from tests.deployment.site import CLOUD, SITE, Site
+
+from splitbus_schemas.ids import model_key
+from splitbus_schemas.messages import LinkReport, Pin, PlanCut, SliceState
+from splitbus_schemas.topics import LINK, PIN, SLICES
+
+pytestmark = pytest.mark.broker
+
+STATE = "$SYS/broker/connection/bridge-home/state"
+
+
+@dataclass(frozen=True)
+class Site2:
+    """Both sides of the bridge: the gateway and a camera at the edge, cloud1 behind it."""
+
+    edge: Broker
+    cloud: Broker
+    operator: Operator
+    machines: Machines
+
+    @property
+    def model(self) -> str:
+        return self.machines.record.model
+
+    def link(self, node: str, peer: str) -> LinkReport | None:
+        return self.operator.newest(LinkReport, LINK.at(SITE, node=node, peer=peer))
+
+
+@pytest.fixture
+def both(broker_factory: BrokerFactory, site: Site, machines: Machines) -> Iterator[Site2]:
+    with (
+        broker_factory(setup=site.setup()) as cloud,
+        broker_factory(setup=site.setup("bridge.conf", peers={CLOUD: cloud})) as edge,
+        machines.operator(edge) as operator,
+    ):
+        machines.gateway(edge)
+        yield Site2(edge, cloud, operator, machines)
+
+
+def test_frames_take_the_route_to_the_cloud(both: Site2) -> None:
+    operator, machines = both.operator, both.machines
+    worker = machines.worker("cloud1", "cloud", both.cloud, "certificate")
+    with machines.camera("cam-a", both.edge, "certificate") as camera:
+        camera.follow("cam-a", "cloud1")
+        assert operator.heard("blob/get/cloud1"), "it asked for its slices across the bridge"
+        slices = operator.newest(SliceState, SLICES.at(SITE, node="cloud1"))
+        assert slices is not None
+        assert slices.ready
+        link = both.link("cam-a", "cloud1")
+        assert link is not None
+        assert link.rtt_ms is not None
+        assert link.up_mbit is not None
+
+        machines.worker("edge1", "edge", both.edge, "certificate")
+        until(lambda: both.link("edge1", "cloud1"), "the link between the workers is measured across the bridge")
+        cuts = [cut.index for cut in machines.record.cuts if cut.index][:2]
+        pin = Pin(cuts=[PlanCut(index=index, codec="zstd") for index in cuts], nodes=["edge1", "cloud1"], by="a test")
+        topic = PIN.at(SITE, node="cam-a", model=model_key(both.model))
+        operator.bus.publish(topic, pin.to_json(), qos=1, retain=True)
+        answer = camera.follow("cam-a", "edge1", "cloud1")
+        assert answer.cuts == tuple(cuts)
+
+        worker.kill()
+        until(lambda: operator.state("cloud1") == "lost", "its will has crossed")
+        camera.follow("cam-a", "edge1")
+        plan = operator.plan("cam-a", both.model)
+        assert plan is not None
+        assert all(stage.node == "edge1" for route in plan.routes for stage in route)
+
+
+def test_a_cut_link_costs_no_frame_and_heals(both: Site2) -> None:
+    both.machines.worker("cloud1", "cloud", both.cloud)
+    with both.machines.camera("cam-a", both.edge) as camera:
+        camera.follow("cam-a", "cloud1")
+        both.cloud.kill()
+        for _ in range(4):
+            answer = camera.shoot()
+            assert (answer.route, answer.late) == (("cam-a",), False)
+        until(lambda: both.operator.raw(STATE) == b"0", "the bridge says that it is down")
+        both.cloud.start()
+        camera.follow("cam-a", "cloud1")
