@@ -30,7 +30,7 @@ class GatewayService:
 
     @property
     def ready(self) -> bool:
-        return self.control.connected and self.data.connected
+        return self.control.connected and self.data.connected and self.daemon.answered
 
     @property
     def healthy(self) -> bool:

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 TRAIN_SECONDS: Final = 0.15
 """A link is sampled at most so often: a train costs one message more."""
 
+MIN_WAIT_S: Final = 1e-3
+"""Waiting for a turn is worth telling from here on."""
+
 SLOW_FACTOR: Final = 1.5
 """An answer that takes so many times what was expected makes the link suspect."""
 
@@ -51,6 +54,7 @@ class Frame:
     wanted: Sequence[TensorInfo]
     """The outputs asked for, in order."""
     started: float
+    """When it was asked for."""
     deadline: float
     local_s: float
     """What a local run takes."""
@@ -79,17 +83,22 @@ class Courier:
 
     def deliver(self, active: ActivePlan, frame: Frame) -> Answer | Fallback:
         """The answer from the bus, or why there is none. Raises nothing."""
+        now = time.monotonic()
+        last_start = latest_start(frame.deadline, frame.local_s, frame.started)
+        if now >= last_start:
+            return Fallback("deadline: it waited too long for its turn")
         routes = self._nodes.usable(active.routes)
         if not routes:
             return Fallback("a worker on every route is gone")
         seq = next(self._seq)
-        out = self._flights.begin(seq, time.monotonic())
+        out = self._flights.begin(seq, now)
         if out is None:
             return Fallback("too many frames are out")
         name = FrameId(self._agent.node, self._agent.boot, seq)
         try:
-            activation = self._run_head(active, frame.feeds)
-            outcome = self._fly(active, self._job(active, name, activation), list(routes), out, frame)
+            activation = self._run_head(active, frame.feeds, waited_s=now - frame.started)
+            job = self._job(active, name, activation)
+            outcome = self._fly(active, job, list(routes), out, frame.deadline, last_start)
             if isinstance(outcome, Parcel):
                 return self._answer(active, frame, activation, out, outcome)
             reason = outcome
@@ -116,7 +125,7 @@ class Courier:
 
     # On its way
 
-    def _run_head(self, active: ActivePlan, feeds: Mapping[str, Array]) -> _Activation:
+    def _run_head(self, active: ActivePlan, feeds: Mapping[str, Array], waited_s: float) -> _Activation:
         begun = time.perf_counter()
         if active.head is None:
             outputs = [(name, feeds[name], False) for name in active.crossing or feeds]
@@ -130,7 +139,8 @@ class Courier:
         )
         kept = {name: array for name, array, final in outputs if final}
         encoded = time.perf_counter()
-        spent = Spent(self._agent.node, run_us=int((ran - begun) * 1e6), encode_us=int((encoded - ran) * 1e6))
+        queue_us = int(waited_s * 1e6) if waited_s > MIN_WAIT_S else 0
+        spent = Spent(self._agent.node, queue_us, 0, int((ran - begun) * 1e6), int((encoded - ran) * 1e6))
         return _Activation(sent, kept, spent)
 
     def _job(self, active: ActivePlan, name: FrameId, activation: _Activation) -> Job:
@@ -147,12 +157,13 @@ class Courier:
             spent=(activation.spent,),
         )
 
-    def _fly(self, active: ActivePlan, job: Job, routes: list[Hops], out: Out, frame: Frame) -> Parcel | str:
+    def _fly(
+        self, active: ActivePlan, job: Job, routes: list[Hops], out: Out, deadline: float, last_start: float
+    ) -> Parcel | str:
         """Send, wait, send again along alternates, until there is an answer or no time for one, and why."""
-        last_start = latest_start(frame.deadline, frame.local_s, frame.started)
         if time.monotonic() >= last_start:
             return "deadline: the head took too long"
-        sent = self._send(active, job, routes.pop(0), out, frame.deadline)
+        sent = self._send(active, job, routes.pop(0), out, deadline)
         while sent:
             if out.parcel is not None:
                 return out.parcel
@@ -162,7 +173,7 @@ class Courier:
                 self._gave_up(out)
                 return step.reason
             if isinstance(step, Resend):
-                sent = self._send(active, job, routes.pop(0), out, frame.deadline)
+                sent = self._send(active, job, routes.pop(0), out, deadline)
             else:
                 out.news.wait(max(0.0, step.until - now))
         return "the broker does not take it"

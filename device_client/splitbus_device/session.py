@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -49,6 +49,8 @@ class _Request:
     feeds: Mapping[str, Any]
     run_options: Any
     tell: Callable[[Answer], None]
+    asked: float = field(default_factory=time.monotonic)
+    """Its deadline counts from here, however long it waits."""
 
     def give(self, answer: Answer) -> None:
         """Tell the caller."""
@@ -98,7 +100,6 @@ class InferenceSession:
         self._window = window
         self._on_answer = on_answer
         self._last = threading.local()
-        _sessions.add(self)
         self._uplink: Uplink | None = None
         if settings is not None:
             self._uplink = Uplink(
@@ -127,6 +128,7 @@ class InferenceSession:
         except BaseException:
             self.close()
             raise
+        _sessions.add(self)
 
     # onnxruntime's methods
 
@@ -134,7 +136,7 @@ class InferenceSession:
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[Any]:
         """The model's outputs, as onnxruntime gives them; how they came about is in `last_answer`."""
-        answer = self._answer(output_names, input_feed, run_options)
+        answer = self._answer(output_names, input_feed, run_options, time.monotonic())
         self._last.answer = answer
         return answer.outputs
 
@@ -238,7 +240,7 @@ class InferenceSession:
 
     def _work(self, request: _Request) -> None:
         try:
-            answer = self._answer(request.output_names, request.feeds, request.run_options)
+            answer = self._answer(request.output_names, request.feeds, request.run_options, request.asked)
         except Exception as error:  # noqa: BLE001 - onnxruntime's own, for the caller
             answer = self._finish(_unanswered("failed", str(error)))
         request.give(answer)
@@ -246,8 +248,9 @@ class InferenceSession:
     def _drop(self, request: _Request) -> None:
         request.give(self._finish(_unanswered("dropped", "a newer frame took its place")))
 
-    def _answer(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any], run_options: Any) -> Answer:
-        started = time.monotonic()
+    def _answer(
+        self, output_names: Sequence[str] | None, feeds: Mapping[str, Any], run_options: Any, started: float
+    ) -> Answer:
         active, why = self._active, Fallback("")
         if self._uplink and active is not None and not active.is_local:
             wanted = self._wanted(output_names)

@@ -155,6 +155,8 @@ class Controller:
             self.alerts("planning_failed", f"plan of {key[0]} stays as it is: {type(error).__name__}: {error}")
             return
         self._publish_turn(key, turn, now)
+        if stream.running:  # also one that an earlier gateway published: a broker that forgets is told by us again
+            self._send(topics.PLAN, stream.running, node=key[0], model=key[1])
 
     def _publish_turn(self, key: StreamKey, turn: Turn, now: float) -> None:
         for what, reason in turn.alerts:

@@ -62,7 +62,8 @@ class GatewayDaemon:
         )
         self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._cards: dict[str, bytes] = {}
+        self._cards: dict[str, bytes | None] = {}
+        """As announced by this process, which alone a broker that forgets is told again; None for another's."""
         self._blobs: BlobService | None = None
         self._thread = threading.Thread(target=self._run, name="splitbus-gateway", daemon=True)
 
@@ -107,6 +108,11 @@ class GatewayDaemon:
     def echo_age_s(self) -> float:
         """Seconds since a heartbeat last came back through the broker and this daemon's own thread."""
         return time.monotonic() - self._presence.echoed_at
+
+    @property
+    def answered(self) -> bool:
+        """Whether a heartbeat has come back at all: the broker has taken our subscriptions."""
+        return self._presence.answered
 
     def healthy(self, limit_s: float = STALE_S) -> bool:
         """Whether the daemon lives and the broker answers: what a watchdog is fed from."""
@@ -163,18 +169,16 @@ class GatewayDaemon:
         wanted = {record.name: record.card.to_json() for record in self._registry.list()}
         for name in {*wanted, *self._cards}:
             payload = wanted.get(name, b"")
-            if self._cards.get(name, b"") != payload:
+            if self._cards.get(name) != payload:
                 self._controller.touch(time.monotonic())
                 self._control.publish(
                     MODEL.at(self.config.site, name=name), payload, qos=MODEL.qos, retain=MODEL.retain
                 )  # fmt: skip
-                self._note_card(name, payload)
+                self._cards[name] = payload
 
     def _note_card(self, name: str, payload: bytes) -> None:
-        if payload:
-            self._cards[name] = payload
-        else:
-            self._cards.pop(name, None)
+        if self._cards.get(name) != payload:
+            self._cards[name] = None
 
 
 def stream_settings(planner: PlannerSettings) -> StreamSettings:

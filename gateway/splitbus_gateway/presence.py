@@ -34,6 +34,11 @@ class Presence:
         """When the last heartbeat came back; the start before the first."""
         return self._echoed
 
+    @property
+    def answered(self) -> bool:
+        """Whether any heartbeat has come back."""
+        return self._rtt_ms is not None
+
     def tell(self, state: str, reason: str | None = None) -> None:
         """Publish our state."""
         status = _status(state, self._node, self._boot, reason)

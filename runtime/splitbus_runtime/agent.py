@@ -309,6 +309,8 @@ class Agent:
                 self.shelf.load(slice_id)
                 self._failed.pop(slice_id, None)
             except SplitbusError as error:
+                if self.stopping:
+                    return
                 self._failed[slice_id] = str(error)
                 self.alert("slices_failed", str(error))
         self.tell_slices()
@@ -321,7 +323,8 @@ class Agent:
                 request, self.shelf, node=self.node, boot=self.boot, stopping=self._stopping.is_set
             )  # fmt: skip
         except SplitbusError as error:
-            self.alert("profiles_failed", str(error))
+            if not self.stopping:
+                self.alert("profiles_failed", str(error))
             return
         if self.stopping:
             return

@@ -63,7 +63,8 @@ def limits_table() -> str:
 
 def messages_tables() -> str:
     """Every message and every part of one: fields, types, defaults, meanings."""
-    kinds = [*messages.Message.__subclasses__(), *messages.Part.__subclasses__()]
+    families = (*messages.Message.__subclasses__(), *messages.Part.__subclasses__())
+    kinds = [kind for kind in families if kind.__module__ == messages.__name__]
     lines: list[str] = []
     for kind in kinds:
         fields = {name: field for name, field in kind.model_fields.items() if name != "v"}

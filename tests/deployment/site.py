@@ -14,7 +14,6 @@ from tests.brokers import Broker, client_host
 from tests.deployment.client import Client
 
 from splitbus_gateway.certificates import Authority, Credential, create_authority, issue_node, issue_server
-from splitbus_schemas.acl import acl
 
 CLOUD: Final = "cloud.example.net"
 USERS: Final = ("cam-a", "cam-b", "edge1", "cloud1", "gateway", "operator")
@@ -42,10 +41,11 @@ class Site:
     folder: Path
 
     def files(self, rules: str | None = None) -> dict[str, bytes]:
-        """What lies beside mosquitto.conf on a broker; `rules` in place of the generated ACL."""
+        """What lies beside mosquitto.conf on a broker; `rules` in place of the shipped ACL, which is generated."""
+        allowed = (PRODUCTION / "acl").read_text() if rules is None else rules
         return {
             "splitbus.passwd": "".join(password_line(user, password_of(user)) for user in USERS).encode(),
-            "splitbus.acl": ((acl() if rules is None else rules) + (PRODUCTION / "bridge.acl").read_text()).encode(),
+            "splitbus.acl": (allowed + (PRODUCTION / "bridge.acl").read_text()).encode(),
             "ca.crt": self.authority.pem,
             "server.crt": self.server.certificate,
             "server.key": self.server.key,

@@ -10,10 +10,9 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.deployment.units import PROGRAM, UNITS
 
-UNITS = Path(__file__).parent.parent.parent / "systemd"
 NAMES = ("splitbus-gateway.service", "splitbus-worker@edge.service")
-PROGRAM = "/opt/splitbus/bin/splitbus"
 EXPOSURE = 30
 """`systemd-analyze security` in tenths: below 3.0 is what it calls OK."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import socket
 import subprocess
@@ -186,7 +187,9 @@ def test_a_worker_that_goes_in_the_middle_of_a_frame(site: Site, chain: Path, st
     routes = [[("edge1", 2)], [("edge2", 2)]] if alternate else [[("edge1", 2)]]
     plan = site.plan(site.register(chain), *routes, predicted_ms=2000.0)
 
-    def leave(_: Job) -> list[Packet]:
+    def leave(job: Job) -> list[Packet]:
+        if job.frame.seq > 1:
+            return [refusal(job)]
         site.say_status("edge1", state)
         return []
 
@@ -353,3 +356,39 @@ def test_a_connection_that_breaks_for_a_moment_is_no_death(site: Site, chain: Pa
         time.sleep(0.5)
         states = [d.payload for d in site.heard if d.topic.endswith(f"/{CAMERA}/status")]
     assert not any(b'"lost"' in state for state in states)
+
+
+def test_a_deadline_counts_from_the_moment_a_frame_is_handed_over(site: Site, chain: Path) -> None:
+    """The second frame waits for the first one's turn to end, and both are answered in time."""
+    plan = site.plan(site.register(chain), [("edge1", 2)])
+    answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+    with FalseWorker(site, "edge1"), site.session(chain, deadline=1.0, window=1) as session:
+        site.follow(session, plan)
+        feeds = made_up(session)
+        for pause in (0.2, 0.0):
+            session.submit(feeds, answers.put)
+            time.sleep(pause)
+        first, second = answers.get(timeout=5), answers.get(timeout=5)
+    assert (first.late, second.late) == (False, False)
+    assert first.total_ms > 900
+    assert second.total_ms == pytest.approx(first.total_ms - 200, abs=50)
+    assert second.reason == "too many frames are out"
+
+
+def test_time_spent_waiting_for_a_turn_is_told(site: Site, chain: Path) -> None:
+    def slowly(job: Job) -> list[Packet]:
+        time.sleep(0.1)
+        return [result(job, np.zeros((1, 10), np.float32))]
+
+    plan = site.plan(site.register(chain), [("edge1", 2)])
+    answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+    with FalseWorker(site, "edge1", slowly), site.session(chain, window=1) as session:
+        site.follow(session, plan)
+        for _ in range(2):
+            session.submit(made_up(session), answers.put)
+        waits = [
+            sum(step.ms for step in answers.get(timeout=5).steps if step.what == "queue" and step.where == CAMERA)
+            for _ in range(2)
+        ]
+    assert waits[0] == 0 or waits[0] < 50
+    assert 80 < waits[1] < 1000

@@ -17,7 +17,7 @@ from splitbus_device import Answer
 
 pytestmark = pytest.mark.broker
 
-DEADLINE = 0.5
+DEADLINE = 1.0
 WINDOW = 3
 SECONDS = 4.0
 

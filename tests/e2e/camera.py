@@ -38,7 +38,7 @@ class Camera:
         begun = time.monotonic()
         while not self._stop.wait(max(0.0, begun + self._asked * self._period - time.monotonic())):
             index = self._asked
-            self.session.submit({"x": picture(index)}, functools.partial(self._keep, index))
+            self.session.submit({"x": picture(index)}, functools.partial(self._keep, index), live=False)
             self._asked += 1
 
     def _keep(self, index: int, answer: Answer) -> None:

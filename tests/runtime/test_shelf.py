@@ -58,6 +58,18 @@ def test_what_is_in_the_store_is_not_fetched(tmp_path: Path) -> None:
     assert source.asked == []
 
 
+def test_what_rotted_on_disk_is_fetched_again(tmp_path: Path) -> None:
+    piece = scale_slice()
+    piece.put_in(tmp_path)
+    shelf, source = shelf_with(tmp_path, piece)
+    for blob in piece.blobs:
+        path = source.store.path(blob)
+        path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
+    ((_, array, _),) = shelf.load(piece.id).run({"x": X})
+    np.testing.assert_array_equal(array, piece.reference({"x": X})[0])
+    assert sorted(source.asked) == sorted(piece.blobs)
+
+
 def test_many_threads_open_a_slice_once(tmp_path: Path) -> None:
     piece = scale_slice()
     shelf, source = shelf_with(tmp_path, piece)

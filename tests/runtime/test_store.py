@@ -363,6 +363,26 @@ def test_a_damaged_reference_is_as_good_as_none(store: BlobStore, tmp_path: Path
         assert not store.has(sha)
 
 
+def test_a_damaged_blob_is_found_and_forgotten(store: BlobStore, caplog: pytest.LogCaptureFixture) -> None:
+    sha = store.put(b"weights")
+    assert store.check(sha)
+    store.path(sha).write_bytes(b"wEights")
+    os.utime(store.path(sha), ns=(0, 0))
+    assert not store.check(sha)
+    assert not store.has(sha)
+    assert f"blob {sha}" in caplog.text
+    assert store.put(b"weights") == sha
+    assert store.check(sha)
+    assert not store.check(MISSING)
+
+
+def test_an_unchanged_blob_is_checked_by_reading_it_once(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha = store.put(b"weights")
+    assert store.check(sha)
+    monkeypatch.setattr(Place, "sha256", lambda _: pytest.fail("it was read again"))
+    assert store.check(sha)
+
+
 def _put_many(folder: Path, seed: int) -> None:
     store = BlobStore(folder)
     for n in range(50):

@@ -351,11 +351,13 @@ def test_a_wrong_password_is_told_with_the_remedy(
         config = WorkerConfig(site="t", node="w1", broker=settings, state_dir=tmp_path)
         stop = threading.Event()
         codes: list[int] = []
-        daemon = threading.Thread(target=lambda: codes.append(service.run(config, stop=stop)))
+        daemon = threading.Thread(target=lambda: codes.append(service.run(config, stop=stop)), daemon=True)
         daemon.start()
-        wait_for(lambda: "check username" in caplog.text, "the log line")
-        stop.set()
-        daemon.join(20)
+        try:
+            wait_for(lambda: "check username" in caplog.text, "the log line")
+        finally:
+            stop.set()
+            daemon.join(20)
         assert codes == [0]
         assert "wrong" not in caplog.text.replace("wrong password", "")
 
