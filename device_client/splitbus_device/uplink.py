@@ -206,12 +206,12 @@ class Uplink:
             self._flights.node_lost(status.node)
 
     def _on_own_status(self, status: NodeStatus, *, retained: bool) -> None:
-        """Another session under our id; what it left behind when it ended must not stand for us."""
+        """Another session under our id; what it says when it ends must not stand for us (its will: see Agent)."""
         if status.boot == self._boot or retained or self._closing.is_set():
             return
-        if status.state in ("lost", "stopping"):
+        if status.state == "stopping":
             self._agent.tell_status("ready")
-        else:
+        elif status.state == "ready":
             reason = f"another session calls itself {self.device}: give each session a device id of its own"
             self._agent.alert("shared_device_id", reason)
 

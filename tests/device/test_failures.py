@@ -240,6 +240,7 @@ def test_a_frozen_worker_process(site: Site, chain: Path) -> None:
             site.follow(session, plan)
             wait_for("edge1 answers", lambda: run(session, chain, 0, CLOSE).route == (CAMERA, "edge1"))
             process.send_signal(signal.SIGSTOP)
+            wait_for("all its threads stand", lambda: is_frozen(process.pid))
             frozen = [run(session, chain, seed, CLOSE) for seed in range(8)]
             process.send_signal(signal.SIGCONT)
             wait_for("edge1 answers again", lambda: not run(session, chain, 0, CLOSE).is_local)
@@ -252,6 +253,11 @@ def test_a_frozen_worker_process(site: Site, chain: Path) -> None:
     assert reasons == sorted(reasons), "after a window of frames that waited, nobody waits any more"
     assert set(reasons) == {"deadline", "too many frames are out"}
     assert reasons.count("deadline") <= 4
+
+
+def is_frozen(pid: int) -> bool:
+    stats = [task.joinpath("stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return {stat.rpartition(")")[2].split()[0] for stat in stats} == {"T"}
 
 
 def start_worker(site: Site, node: str) -> subprocess.Popen[bytes]:
@@ -366,7 +372,7 @@ def test_a_deadline_counts_from_the_moment_a_frame_is_handed_over(site: Site, ch
         site.follow(session, plan)
         feeds = made_up(session)
         for pause in (0.2, 0.0):
-            session.submit(feeds, answers.put)
+            session.submit(feeds, answers.put, live=False)
             time.sleep(pause)
         first, second = answers.get(timeout=5), answers.get(timeout=5)
     assert (first.late, second.late) == (False, False)
@@ -385,10 +391,10 @@ def test_time_spent_waiting_for_a_turn_is_told(site: Site, chain: Path) -> None:
     with FalseWorker(site, "edge1", slowly), site.session(chain, window=1) as session:
         site.follow(session, plan)
         for _ in range(2):
-            session.submit(made_up(session), answers.put)
+            session.submit(made_up(session), answers.put, live=False)
         waits = [
             sum(step.ms for step in answers.get(timeout=5).steps if step.what == "queue" and step.where == CAMERA)
             for _ in range(2)
         ]
-    assert waits[0] == 0 or waits[0] < 50
+    assert waits[0] < 50
     assert 80 < waits[1] < 1000

@@ -39,4 +39,5 @@ def settled(site: Site) -> Iterator[Site]:
     """The site while the camera's frames go over the bus; afterwards every frame must have been answered rightly."""
     site.settle()
     yield site
+    site.mend({EDGE: "edge", CLOUD: "cloud"})
     site.camera.check()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -84,6 +84,11 @@ class Watch:
     def last(self, kind: type[m.M], topic: str, since: int = 0) -> m.M | None:
         found = self.all(kind, topic, since)
         return found[-1] if found else None
+
+    def newest(self, topic: str) -> bytes:
+        """The last payload on `topic`; empty when it was removed, or never there."""
+        with self._lock:
+            return next((delivery.payload for delivery in reversed(self._seen) if delivery.topic == topic), b"")
 
     def alerts(self, node: str, what: str, since: int = 0) -> list[m.Alert]:
         found = self.all(m.Alert, topics.ALERT.at(self.site, node=node), since)
@@ -175,6 +180,20 @@ class Site:
 
     def _tail(self, node: str) -> str:
         return self.log(node).read_text()[-1000:] if self.log(node).exists() else "it was never started"
+
+    def mend(self, crew: Mapping[str, str]) -> None:
+        """Whatever a failed test left: the link is good, nothing is pinned, and all of `crew` (node and tier) run."""
+        self.relay.set(GOOD)
+        self.relay.restore()
+        if not self.broker.running():
+            self.broker.start()
+        if self.watch.newest(pin := topics.PIN.at(self.name, node=CAMERA, model=self.key)):
+            self.watch.bus.publish(pin, b"", qos=1, retain=True)
+        if "gateway" not in self.processes:
+            self.start_gateway()
+        for node, tier in crew.items():
+            if node not in self.processes:
+                self.start_worker(node, tier)
 
     def open_camera(self, *, host: str | None = None, port: int | None = None) -> Camera:
         url = f"mqtt://{host or self.relay.host}:{port or self.relay.port}"

@@ -118,7 +118,7 @@ def test_the_active_worker_is_killed(settled: Site) -> None:
     new = wait_plan(settled, "a plan without it", lambda plan: plan.epoch > 0 and victim not in nodes(plan), mark)
     assert new.epoch > plan.epoch
     assert victim in new.reason
-    assert all(not answer.late for _, answer in settled.camera.answers(begin))
+    assert sum(answer.late for _, answer in settled.camera.answers(begin)) <= 1, settled.story()
     settled.start_worker(victim, tier)
     settled.wait_ready(victim, since=settled.watch.mark)
 
@@ -297,10 +297,10 @@ def test_tap_decodes_a_job_of_the_camera(settled: Site) -> None:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 8
     job = next(line for line in lines if line["kind"] == "job/job")
-    plan = settled.plan()
-    assert plan is not None
+    plan = next(plan for plan in settled.plans() if plan.plan == job["plan"])
     assert job["frame"].startswith(f"{CAMERA}/")
-    assert (job["model"], job["route"][0]["node"]) == (settled.model_hash, primary(plan)[0])
+    assert (job["model"], job["epoch"]) == (settled.model_hash, plan.epoch)
+    assert job["route"][0]["node"] in nodes(plan)
     assert sum(tensor["bytes"] for tensor in job["tensors"]) > 0
     text = settled.splitbus("tap", topic, "--count", 2, "--broker", settled.broker.url).stdout
     assert f"frame {CAMERA}/" in text or "probe" in text
