@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 from splitbus_schemas.messages import LinkReport
 
 RECENT: Final = 5
-"""Samples that an estimate rests on; a single outlier never moves it."""
+"""Samples that an estimate rests on."""
 
 STEP: Final = 1.5
-"""Two samples in a row off by this factor, to the same side, are a new regime: what was before is forgotten."""
+"""A sample that is off by this factor makes a link suspect."""
 
 STALE_S: Final = 10.0
 """After such a silence the next sample stands alone."""
@@ -40,11 +39,7 @@ class Series:
 
     def add(self, value: float, now: float) -> Series:
         """With one more value."""
-        kept = self.values
-        if now - self.newest > STALE_S:
-            kept = ()
-        elif self.is_off(value) and self._last_was_off(value):
-            kept = self.values[-1:]
+        kept = () if now - self.newest > STALE_S else self.values
         return Series((*kept, value)[-RECENT:], self.count + 1, now)
 
     def is_off(self, value: float) -> bool:
@@ -52,20 +47,18 @@ class Series:
         middle = self.estimate
         return middle is not None and not middle / STEP <= value <= middle * STEP
 
-    def _last_was_off(self, value: float) -> bool:
-        """Whether the newest value lies on the same side of those before it as `value` does."""
-        before = Series(self.values[:-1])
-        middle = before.estimate
-        return middle is not None and before.is_off(self.values[-1]) and (self.values[-1] > middle) == (value > middle)
-
     @property
     def estimate(self) -> float | None:
-        """The median of the latest values; None before the first."""
-        return statistics.median(self.values) if self.values else None
+        """The second lowest of the latest five; None before the first.
+
+        A receiver that was scheduled late takes a train's parts together and overrates the link, and a queue on the way
+        overrates a round trip, both often; so a fall shows after two samples, a rise after four.
+        """
+        return sorted(self.values)[(len(self.values) - 1) // 3] if self.values else None
 
     @property
     def spread(self) -> float:
-        """Half the range of the latest values, relative to their median."""
+        """Half the range of the latest values, relative to the estimate."""
         middle = self.estimate
         return (max(self.values) - min(self.values)) / (2 * middle) if middle else 0.0
 

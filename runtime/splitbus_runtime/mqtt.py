@@ -31,7 +31,7 @@ from splitbus_runtime.paho_client import (
     will_properties,
 )
 from splitbus_runtime.routes import Routes
-from splitbus_runtime.sockets import TlsSocket, acknowledge_at_once, tune
+from splitbus_runtime.sockets import TlsSocket, acknowledge_at_once, say_goodbye, tune
 from splitbus_schemas.errors import BusError, PayloadTooLargeError
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,12 @@ STABLE_SECONDS: Final = 5.0
 
 UNSTABLE_ATTEMPTS: Final = 3
 """After so many of those, something is wrong: two programs with one id throw each other out, for ever."""
+
+GOODBYE_SECONDS: Final = 0.5
+"""For what awaits its PUBACK, and once more for the broker to close the connection."""
+
+DISCONNECT: Final = b"\xe0\x00"
+"""The whole packet. paho closes its socket behind it; see `say_goodbye`."""
 
 KEEPALIVE_SECONDS: Final = 10
 """A half-open connection is noticed within 15 s by the broker, which then publishes our will."""
@@ -247,18 +253,16 @@ class MqttBus:
         return client
 
     def _pump(self, client: Client) -> None:
-        opened = time.monotonic()
-        goodbye = 0.0
+        opened, leaving = time.monotonic(), 0.0
         while (sock := client.socket()) is not None:
-            if self._closing.is_set() and not goodbye:
-                goodbye = time.monotonic() + 1.0
+            now = time.monotonic()
+            leaving = leaving or (now if self._closing.is_set() else 0.0)
+            if leaving and (now > leaving + GOODBYE_SECONDS or not (self._unacknowledged or client.want_write())):
                 with self._lock:
-                    client.disconnect()
-                continue
-            if goodbye and time.monotonic() > goodbye:
+                    say_goodbye(sock, DISCONNECT, GOODBYE_SECONDS)
                 break
             self._step(client, sock)
-            if not self.connected and time.monotonic() - opened > CONNECT_SECONDS and not goodbye:
+            if not self.connected and now - opened > CONNECT_SECONDS and not leaving:
                 self._fail("connected, but no CONNACK or SUBACK: is this an MQTT 5 broker?")
                 break
         with self._lock, contextlib.suppress(OSError):

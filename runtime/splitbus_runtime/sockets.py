@@ -29,6 +29,19 @@ def acknowledge_at_once(sock: Any) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
+def say_goodbye(sock: Any, words: bytes, seconds: float) -> None:
+    """Send the last words and read until the peer closes.
+
+    A socket closed with unread bytes resets the connection, and the peer may never read what was sent last: a broker
+    that is just handing us our own message then publishes our will.
+    """
+    with contextlib.suppress(OSError):
+        sock.settimeout(seconds)
+        sock.sendall(words)
+        while sock.recv(2**16):
+            pass
+
+
 class TlsSocket(ssl.SSLSocket):
     """Closes itself when the handshake fails: paho drops it open, and then its end is a ResourceWarning."""
 

@@ -31,8 +31,7 @@ def test_frames_are_answered_over_tls(broker_factory: BrokerFactory, site: Site,
         assert (answer.plan, answer.epoch) == (plan.plan, plan.epoch)
         assert worker.stop() == 0
         assert gateway.stop() == 0
-        for node in ("edge1", "gateway"):
-            until(lambda: operator.state(node) == "stopping", lambda: f"{node} says {operator.state(node)}")  # noqa: B023
+        until(lambda: operator.state("edge1") == operator.state("gateway") == "stopping", "both said goodbye")
     for program in (gateway, worker):
         assert f"serves site {SITE} at mqtts://" in program.log
         assert "refused" not in program.log

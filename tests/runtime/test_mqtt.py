@@ -281,6 +281,22 @@ def test_a_will_is_published_for_a_lost_peer_and_not_for_one_that_left(broker: B
     assert inbox.empty()
 
 
+def test_last_words_are_heard_and_no_will_follows(broker: Broker, connect: Connect) -> None:
+    """Also when the broker is just handing us what we said last: unread bytes at close would reset the connection."""
+    inbox = Inbox()
+    connect(broker, "a").subscribe("bye/+", inbox.put, qos=1)
+    time.sleep(0.05)
+    for round_number in range(40):
+        topic = f"bye/{round_number}"
+        leaver = connect(broker, "leaver", will=Will(topic, b"lost"))
+        leaver.subscribe("bye/+", lambda _: None, qos=1)
+        leaver.publish(topic, b"stopping", qos=1, retain=True)
+        leaver.close()
+    assert inbox.payloads(40) == [b"stopping"] * 40
+    time.sleep(0.1)
+    assert inbox.empty()
+
+
 def test_two_programs_with_one_id_are_told(broker: Broker, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     connect(broker, "twin")
     connect(broker, "twin", wait=False)
