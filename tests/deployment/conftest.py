@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from tests.brokers import Broker, BrokerFactory
-from tests.deployment.machines import Machines, register_model
+from tests.deployment.machines import Machines
 from tests.deployment.site import Site, create_site
+from tests.gateway.scripted import register
 
 
 @pytest.fixture(scope="package")
@@ -26,7 +27,10 @@ def production(broker_factory: BrokerFactory, site: Site) -> Iterator[Broker]:
 @pytest.fixture(scope="package")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A gateway's state folder with the model in it."""
-    return register_model(tmp_path_factory.mktemp("registered") / "state")
+    state = tmp_path_factory.mktemp("registered") / "state"
+    state.mkdir()
+    register(state, "small")
+    return state
 
 
 @pytest.fixture

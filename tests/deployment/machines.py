@@ -246,13 +246,6 @@ def save_model(folder: Path) -> Path:
     return models.save(pyramid(), folder, "small.onnx")
 
 
-def register_model(state: Path) -> Path:
-    """A gateway's state folder in which the model is registered."""
-    state.mkdir()
-    Registry(state, samples=2).add("small", save_model(state))
-    return state
-
-
 def reference(model: Path) -> ort.InferenceSession:
     return ort.InferenceSession(str(model), one_thread(), providers=["CPUExecutionProvider"])
 
