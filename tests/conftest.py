@@ -35,9 +35,9 @@ def pytest_report_header() -> str:
     return f"broker: {describe_broker()}"
 
 
-@pytest.fixture(autouse=True)
-def no_leaked_threads() -> Iterator[None]:
-    """A test ends the threads it starts; those of wider fixtures were there before it."""
+@contextlib.contextmanager
+def threads_ended() -> Iterator[None]:
+    """Fails when threads started within are still there soon after."""
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + LEAK_GRACE_SECONDS
@@ -45,6 +45,13 @@ def no_leaked_threads() -> Iterator[None]:
         time.sleep(0.01)
     if leaked:
         pytest.fail(f"threads leaked: {', '.join(sorted(thread.name for thread in leaked))}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads() -> Iterator[None]:
+    """A test ends the threads it starts; those of wider fixtures were there before it."""
+    with threads_ended():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from splitbus_demo.inputs import InputSource
 from splitbus_demo.live import split_of, view
 from splitbus_demo.observer import AnswerTail, Observer, Seen
 from splitbus_demo.picture import draw
-from splitbus_demo.script import MIN_SECONDS, PHASES, Act
+from splitbus_demo.script import GOOD, MIN_SECONDS, PHASES, Act
 from splitbus_demo.stage import CAMERA, Speeds, Stage, open_stage
 from splitbus_gateway.registry import Registry
 from splitbus_runtime.agent import default_store
@@ -79,7 +79,7 @@ def run_demo(
     state_dir = _register(path, home, console)
     speeds = Speeds(camera=slowdown, edge=EDGE_SLOWDOWN)
     with tempfile.TemporaryDirectory(prefix="splitbus-demo-") as folder:
-        with open_stage(Path(folder), path, state_dir, _link(0), speeds) as stage:
+        with open_stage(Path(folder), path, state_dir, GOOD, speeds) as stage:
             console.print(
                 f"broker {stage.broker.kind} {stage.broker.version}; camera at 1/{slowdown:g} of this machine's speed, "
                 f"edge worker at 1/{EDGE_SLOWDOWN:g}, cloud worker at full speed, one thread each"
@@ -143,10 +143,6 @@ def _register(path: Path, home: Path, console: Console) -> Path:
 
 
 # The play
-
-
-def _link(number: int) -> Any:
-    return PHASES[number].link
 
 
 def _play(stage: Stage, seconds: float, console: Console, *, headless: bool) -> _Play:

@@ -21,7 +21,6 @@ from splitbus_schemas.topics import PLAN, PLAN_STATE
 log = logging.getLogger(__name__)
 
 NO_PLAN: Final = "none"
-NO_EPOCH: Final = -1
 LEARNING_RATE: Final = 0.2
 
 State: TypeAlias = Literal["loading", "active", "failed", "ignored"]

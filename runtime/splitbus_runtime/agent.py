@@ -106,7 +106,6 @@ class Agent:
         self.last_echo = float("-inf")
         self._concurrency = concurrency
         self._started = time.monotonic()
-        self._state = SliceState(node=node, boot=boot)
         self._failed: dict[str, str] = {}
         self._profiled: set[str] = set()
         self._orders: queue.SimpleQueue[NodeWork | None] = queue.SimpleQueue()

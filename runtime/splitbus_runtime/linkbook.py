@@ -79,19 +79,19 @@ class LinkBook:
 
     def note_rtt(self, peer: str, seconds: float, now: float, source: Source = "traffic") -> None:
         """A round trip, time at the peer taken off."""
-        self._learn(peer, self.link(peer).with_rtt(seconds, now, source))
+        self._learn(peer, lambda link: link.with_rtt(seconds, now, source))
 
     def note_up(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
         """A train that arrived at the peer."""
-        self._learn(peer, self.link(peer).with_up(size, seconds, now, source))
+        self._learn(peer, lambda link: link.with_up(size, seconds, now, source))
 
     def note_down(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
         """A train that arrived here."""
-        self._learn(peer, self.link(peer).with_down(size, seconds, now, source))
+        self._learn(peer, lambda link: link.with_down(size, seconds, now, source))
 
     def note_outcome(self, peer: str, *, lost: bool) -> None:
         """Whether a message to the peer was answered."""
-        self._learn(peer, self.link(peer).with_outcome(lost=lost))
+        self._learn(peer, lambda link: link.with_outcome(lost=lost))
 
     def suspect(self, peer: str) -> None:
         """Something took longer than it should have: probe at the next tick."""
@@ -145,13 +145,13 @@ class LinkBook:
         if not self._port.send(JOB.at(self._site, node=peer, device=self._node), probe, train=True, expiry_s=5):
             self._probes.pop(probe_id, None)
 
-    def _learn(self, peer: str, link: LinkEstimate) -> None:
+    def _learn(self, peer: str, change: Callable[[LinkEstimate], LinkEstimate]) -> None:
         """Keep what is known now. When a rate is off, all our links are in doubt: they share our way to the broker."""
         with self._lock:
             before = self._links.get(peer, LinkEstimate())
             if peer not in self._links and len(self._links) >= MAX_LINKS:
                 return
-            self._links[peer] = link
+            link = self._links[peer] = change(before)
             if link.up_mbit is not before.up_mbit and before.up_mbit.is_off(link.up_mbit.values[-1]):
                 self._suspects |= {peer, *self._peers}
 

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 from tests.brokers import BrokerFactory
-from tests.conftest import LEAK_GRACE_SECONDS
+from tests.conftest import threads_ended
 from tests.e2e.site import CLOUD, EDGE, Site, running
 
 
 @pytest.fixture(autouse=True, scope="module")
 def no_leaked_threads() -> Iterator[None]:
     """A module ends the threads it starts: those of its site outlive its tests, and start when they are needed."""
-    before = set(threading.enumerate())
-    yield
-    deadline = time.monotonic() + LEAK_GRACE_SECONDS
-    while (leaked := set(threading.enumerate()) - before) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    if leaked:
-        pytest.fail(f"threads leaked: {', '.join(sorted(thread.name for thread in leaked))}", pytrace=False)
+    with threads_ended():
+        yield
 
 
 @pytest.fixture(scope="module")
