@@ -16,6 +16,10 @@ from splitbus_schemas.ids import model_key
 from splitbus_schemas.limits import MAX_PACKET_BYTES, MAX_PARTS
 from splitbus_schemas.parts import PART_PREFIX_BYTES
 
+SILENT_S = 6.0
+"""A worker sends statistics every second. One that has been silent for so long hangs, or a bridge on the way is down,
+behind which its retained status still says `ready`."""
+
 _MAX_BUSY = 0.98
 """The queue of a server that is busier than that grows without end; the plan only has to avoid it."""
 
@@ -51,7 +55,7 @@ def build_problem(
     for name, view in sorted(world.nodes.items()):
         if view.tier not in ("edge", "cloud"):
             continue
-        reason = barred.get(name) or _absent(view)
+        reason = barred.get(name) or _absent(view, now)
         if reason:
             blocked.append(f"{name} {reason}")
         else:
@@ -72,9 +76,11 @@ def build_problem(
     )
 
 
-def _absent(view: NodeView) -> str | None:
+def _absent(view: NodeView, now: float) -> str | None:
     if view.status is None or view.status.state != "ready":
         return f"is {view.status.state if view.status else 'unknown'}"
+    if now - view.heard_at > SILENT_S:
+        return f"has said nothing for {SILENT_S:g} s"
     return None if view.caps else "has not said what it can do"
 
 

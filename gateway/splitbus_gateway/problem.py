@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,14 +90,49 @@ class LinkFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Objective:
+    """What plans minimise: the sum of these terms, each times its weight.
+
+    `latency` weighs a frame's way in ms; `interval` the slowest stage in ms, links included, whose inverse is the
+    throughput; `kilobytes` what all links carry of a frame; `device_ms` what the device computes of it.
+    """
+
+    latency: float = 1.0
+    interval: float = 0.0
+    kilobytes: float = 0.0
+    device_ms: float = 0.0
+
+
+OBJECTIVES: Final = {
+    "latency": Objective(),
+    "throughput": Objective(latency=0.0, interval=1.0),
+    "bytes": Objective(latency=0.0, kilobytes=1.0),
+    "device": Objective(latency=0.0, device_ms=1.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """What every plan has to keep to; a pin overrides the agreement, not the packet size."""
+    """What every plan has to keep to; a pin overrides the agreement, not the packet size and not privacy."""
 
     min_agreement: float = 0.97
     lossless_only: bool = False
     codecs: frozenset[str] | None = None
     """None allows all."""
     deadline_ms: float | None = None
+    keep_on_device: int = 0
+    """So many blocks (between neighbouring cuts of the problem) run on the device: 1 keeps the input there."""
+    keep_on_site: int = 0
+    """So many blocks never run on a cloud worker, nor does what they were given go there."""
+    device_memory_mb: float | None = None
+    """What the device's slice may take in memory, weights and largest tensors."""
+    max_mbit: float | None = None
+    """What the device may send and receive on average, at the problem's frame rate."""
+    max_mb_per_day: float | None = None
+    must_run: frozenset[str] = frozenset()
+    """Nodes or tiers that take part in every plan."""
+    must_not_run: frozenset[str] = frozenset()
+    """Nodes or tiers that take part in none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +159,11 @@ class Problem:
     workers: tuple[NodeFacts, ...] = ()
     links: Mapping[tuple[str, str], LinkFacts] = field(default_factory=dict)
     limits: Limits = Limits()
+    objective: Objective = Objective()
+    frames_per_s: float | None = None
+    """How often a frame comes; None when it is not known, and then no limit on bytes over time is judged."""
+    memory_mb: Floats | None = None
+    """What the device's slice up to each of the cuts takes in memory; None when it is not known."""
     pin: Pinned | None = None
     blocked: tuple[str, ...] = ()
 

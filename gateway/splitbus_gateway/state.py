@@ -38,6 +38,8 @@ class NodeView:
     busy: float = 0.0
     queued: float = 0.0
     stats: m.NodeStats | None = None
+    heard_at: float = float("-inf")
+    """When it last said anything; what was retained says so once, of a node not heard before."""
 
     @property
     def boot(self) -> str | None:
@@ -97,6 +99,9 @@ class World:
         message = m.decode_message(kind.message, payload)
         _check_ends(kind, fields, message)
         _TAKE[kind.name](self, fields, message, _When(now, retained))
+        view = self.nodes.get(fields["node"]) if kind.writers == ("node",) else None
+        if view is not None and (not retained or view.heard_at == float("-inf")):
+            view.heard_at = now
 
     def note_plan(self, key: StreamKey, plan: m.Plan) -> None:
         """A plan that we publish, without waiting to hear it."""

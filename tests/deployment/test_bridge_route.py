@@ -106,3 +106,21 @@ def test_a_cut_link_costs_no_frame_and_heals(both: BothSides) -> None:
         until(lambda: both.operator.raw(STATE) == b"0", "the bridge says that it is down")
         both.cloud.start()
         camera.follow("cam-a", "cloud1")
+
+
+@pytest.mark.slow
+def test_a_silent_cloud_is_left_out_until_it_speaks(both: BothSides) -> None:
+    """The far broker hangs: the bridge notices only after 22 s, and the retained status still says `ready`."""
+    both.machines.worker("cloud1", "cloud", both.cloud)
+    with both.machines.camera("cam-a", both.edge) as camera:
+        both.pin("cloud1")
+        camera.follow("cam-a", "cloud1")
+        both.cloud.suspend()
+        until(lambda: (plan := both.operator.plan("cam-a", both.model)) and plan.is_local, "a plan without it", 15)
+        assert both.operator.state("cloud1") == "ready"
+        assert camera.shoot().attempts == 0
+        plan = both.operator.plan("cam-a", both.model)
+        assert plan is not None
+        assert plan.reason.startswith("cloud1 has said nothing")
+        both.cloud.resume()
+        camera.follow("cam-a", "cloud1")

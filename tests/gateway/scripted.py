@@ -127,6 +127,7 @@ class Site:
         self, broker: MemoryBroker, catalogue: Catalogue, state: Path, settings: StreamSettings | None = None
     ) -> None:
         self.broker, self.now = broker, 1000.0
+        self.silent: set[str] = set()
         self.bus = broker.connect()
         self.log: list[Delivery] = []
         self.inbox: deque[Delivery] = deque()
@@ -147,7 +148,14 @@ class Site:
             self.now = round(self.now + 0.05, 3)
             while self.inbox:
                 self.controller.handle(self.inbox.popleft(), self.now)
+            self._hear()
             self.controller.step(self.now)
+
+    def _hear(self) -> None:
+        """All nodes but the silent ones send their statistics."""
+        for name, view in self.controller.world.nodes.items():
+            if name not in self.silent:
+                view.heard_at = self.now
 
     def said(self, kind: topics.Topic) -> list[Any]:
         """Messages of a kind, oldest first."""

@@ -13,6 +13,7 @@ from tests import models
 from tests.gateway.scripted import SITE, Node, Site, register
 
 from splitbus_gateway import stream as stream_module
+from splitbus_gateway.facts import SILENT_S
 from splitbus_gateway.profiling import Turns
 from splitbus_gateway.registry import Registry
 from splitbus_gateway.rollout import Patience
@@ -183,6 +184,22 @@ def test_a_lost_worker_whose_stand_in_is_not_ready_is_left_for_the_device_itself
     cast.cloud.load()
     cast.site.run(0.3)
     assert cast.nodes == ["cam1", "cloud1"]
+
+
+def test_a_worker_that_falls_silent_is_left_until_it_speaks(cast: Cast) -> None:
+    """It hangs, or a bridge on the way is down: what it said last, and the broker retains, is that it is ready."""
+    cast.begin()
+    epoch = cast.plan.epoch
+    cast.site.silent.add("edge1")
+    cast.site.run(SILENT_S - 1)
+    assert "edge1" in cast.nodes
+    cast.site.run(3)
+    assert "edge1" not in cast.nodes
+    assert "edge1 has said nothing" in f"{cast.decision.why} {cast.decision.blocked}"
+    cast.site.silent.clear()
+    cast.site.run(60)
+    assert cast.nodes == ["cam1", "edge1"]
+    assert cast.plan.epoch <= epoch + 3
 
 
 def test_a_link_that_falls_moves_the_split_and_the_reason_says_so(cast: Cast) -> None:

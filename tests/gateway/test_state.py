@@ -98,6 +98,15 @@ def test_a_will_of_an_earlier_session_does_not_kill_the_new_one() -> None:
     assert build_problem(world, model(), "cam1", 0.0, Limits(), {}).blocked == ("edge1 is lost",)
 
 
+def test_what_is_retained_is_a_sign_of_life_only_once() -> None:
+    world, topic = World(), at(topics.STATUS, node="edge1")
+    tell(world, topic, status("edge1"), 10.0, retained=True)
+    tell(world, at(topics.CAPS, node="edge1"), caps("edge1"), 11.0, retained=True)
+    assert world.nodes["edge1"].heard_at == 10.0
+    tell(world, topic, status("edge1"), 12.0)
+    assert world.nodes["edge1"].heard_at == 12.0
+
+
 def test_slices_of_an_earlier_boot_are_not_ready() -> None:
     world = World()
     tell(world, at(topics.SLICES, node="edge1"), m.SliceState(node="edge1", boot="b1", ready=["cd" * 32]))
