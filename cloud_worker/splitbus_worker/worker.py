@@ -14,9 +14,8 @@ from splitbus_runtime.bus import Will
 from splitbus_runtime.dial import Dial, dial_broker
 from splitbus_runtime.shelf import Slice
 from splitbus_runtime.store import BlobStore
-from splitbus_runtime.transport import Parcel
+from splitbus_runtime.transport import Parcel, job_facts
 from splitbus_schemas.errors import PayloadTooLargeError, SplitbusError
-from splitbus_schemas.ids import model_key
 from splitbus_schemas.limits import MAX_TEXT_BYTES
 from splitbus_schemas.packet_types import Echo, Job, Probe, Refusal, Result, Spent
 from splitbus_schemas.topics import JOB, REPLY
@@ -231,13 +230,9 @@ class Worker:
 
     def _forward(self, job: Job, *, train: bool) -> int:
         topic = JOB.at(self.config.site, node=job.route[0].node, device=job.frame.device)
-        facts = (  # few: reading one costs the receiver 40 us
-            ("plan", f"{job.plan}/{job.epoch}"),
-            ("model", f"{model_key(job.model)}/{job.route[0].coding}"),
-            ("frame", f"{job.frame.boot}/{job.frame.seq}"),
-        )
+        user = job_facts(job.plan, job.epoch, job.model)
         expiry_s = math.ceil(job.budget_us / 1e6) + 1 if job.budget_us else None
-        return self.agent.port.send(topic, job, train=train, user=facts, expiry_s=expiry_s)
+        return self.agent.port.send(topic, job, train=train, user=user, expiry_s=expiry_s)
 
     def _note_service(self, slice_id: str, newest_us: int) -> None:
         times = self._service_us

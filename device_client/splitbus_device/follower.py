@@ -12,6 +12,7 @@ from splitbus_device.nodes import Hops
 from splitbus_runtime.agent import Agent
 from splitbus_runtime.bus import UserProperties
 from splitbus_runtime.shelf import Slice
+from splitbus_runtime.transport import job_facts
 from splitbus_schemas.errors import DecodeError, ModelError, SplitbusError
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.messages import Plan, PlanStage, PlanState
@@ -66,13 +67,17 @@ class PlanFollower:
         """Announce the model and listen for plans."""
         self._tell_active()
         self._thread.start()
-        self._agent.control.subscribe(self._topic, lambda delivery: self._arrived.put(delivery.payload), qos=1)
+        self._agent.control.subscribe(self._topic, lambda delivery: self._on_plan(delivery.payload), qos=1)
 
     def stop(self) -> None:
         """Follow no more; downloads must have been ended before."""
         self._arrived.put(None)
         if self._thread.is_alive():
             self._thread.join(5)
+
+    def _on_plan(self, payload: bytes) -> None:
+        self._arrived.put(payload)
+        self._agent.blobs.hurry()  # an older plan whose slices never come must not hold this one back
 
     # On the follower's thread
 
@@ -135,7 +140,7 @@ class PlanFollower:
             if head.manifest.model != self._model or head.manifest.first != 0:
                 raise ModelError(f"slice {head.id[:12]} is no head of model {self._model[:12]}")
         crossing = frozenset(plan.cuts[0].tensors if plan.cuts else ())
-        return ActivePlan(plan, head, _flight_s(plan), _user(plan), routes, crossing)
+        return ActivePlan(plan, head, _flight_s(plan), job_facts(plan.plan, plan.epoch, plan.model), routes, crossing)
 
     def _drop(self) -> None:
         """The plan was removed: whatever comes next counts."""
@@ -167,12 +172,3 @@ def _flight_s(plan: Plan) -> float:
     """From sending to answer, as predicted: all but the head's own steps."""
     head_ms = sum(step.ms for step in plan.steps[:2] if step.what in ("run", "encode") and step.where == plan.device)
     return max(plan.predicted_ms - head_ms, 1.0) / 1e3
-
-
-def _user(plan: Plan) -> UserProperties:
-    return (
-        ("plan", plan.plan),
-        ("epoch", str(plan.epoch)),
-        ("model", plan.name),
-        ("codec", ",".join(cut.codec for cut in plan.cuts)),
-    )

@@ -30,7 +30,7 @@ EMPTY: Final = hashlib.sha256(b"").hexdigest()
 """The blob of no bytes, which a weight without elements has: nobody need send it."""
 
 Pieces: TypeAlias = queue.SimpleQueue[BlobPiece | None]
-"""What has come of a blob; None when the client closes."""
+"""What has come of a blob; None when the client closes or is in a hurry."""
 
 
 class BlobClient:
@@ -71,6 +71,13 @@ class BlobClient:
     def close(self) -> None:
         """End downloads under way; they raise BlobError."""
         self._closed.set()
+        self._wake()
+
+    def hurry(self) -> None:
+        """Something newer is wanted: downloads under way of which nothing comes for STALL_SECONDS raise BlobError."""
+        self._wake()
+
+    def _wake(self) -> None:
         with self._lock:
             for pieces in self._waiting.values():
                 pieces.put(None)
@@ -130,7 +137,9 @@ class _Download:
                 self._early.clear()
                 self._ask_ahead()
                 continue
-            if piece is not None:
+            if piece is None:
+                self._patience_s = min(self._patience_s, STALL_SECONDS)
+            else:
                 heard = time.monotonic()
                 self._add(piece)
         self._client.store.finish(self._sha256)

@@ -170,3 +170,28 @@ def test_closing_ends_a_download_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     thread.join(2)
     assert not thread.is_alive()
     assert "the node is stopping" in errors[0]
+
+
+def test_in_a_hurry_a_download_that_stalls_ends_soon(tmp_path: Path) -> None:
+    data = blob_of(SIZES[-1])
+    ends = Ends(tmp_path, data)
+    ends.server.mute.set()
+    hurry = threading.Timer(0.1, ends.client.hurry)
+    hurry.start()
+    with pytest.raises(BlobError, match=r"did not come within 0.05 s"):
+        ends.client.fetch(sha256(data))
+    hurry.join()
+
+
+def test_in_a_hurry_a_download_that_goes_on_is_not_ended(tmp_path: Path) -> None:
+    data = blob_of(SIZES[-1])
+    ends = Ends(tmp_path, data)
+
+    class Hurried(BlobServer):
+        def pieces(self, request: BlobRequest) -> list[BlobPiece]:
+            ends.client.hurry()
+            return super().pieces(request)
+
+    ends = Ends(tmp_path / "other", data, server=Hurried)
+    ends.client.fetch(sha256(data))
+    assert ends.store.read(sha256(data)) == data
