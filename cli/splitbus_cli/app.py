@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from splitbus_cli import logs
-from splitbus_cli.commands import certs, daemons, demo, graphs, model, plan, watching
+from splitbus_cli.commands import certs, daemons, demo, doctor, graphs, model, plan, watching
 from splitbus_cli.main import missing
 from splitbus_cli.options import takes_target
 from splitbus_schemas.errors import SplitbusError
@@ -75,6 +75,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(plan.app, name="plan")
 app.command()(takes_target(watching.top))
 app.command()(takes_target(watching.tap))
+app.command()(takes_target(doctor.doctor))
 app.command()(graphs.cuts)
 app.command()(graphs.verify)
 app.add_typer(certs.app, name="certs")
