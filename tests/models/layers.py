@@ -65,6 +65,23 @@ def branches() -> ModelProto:
     return model(nodes, [value("x", [1, 3, 8, 8])], [value("y", [1, 5, 8, 8])], weights)
 
 
+def hidden_cut() -> ModelProto:
+    """Two branches, one narrow early and one late, in a file order that no cut behind both narrow places fits in."""
+    nodes = [
+        conv("x", "b1", strides=[4, 4]),
+        conv("x", "a1"),
+        conv("b1", "b2", 1),
+        conv("b2", "b3"),
+        conv("a1", "a2", strides=[4, 4]),
+        conv("a2", "a3", 1),
+        node("Concat", ["a3", "b3"], ["j"], axis=1),
+        conv("j", "y", 1),
+    ]
+    sizes = [("a1", 16, 3, 3), ("a2", 2, 16, 3), ("a3", 32, 2, 1), ("b1", 2, 3, 3), ("b2", 32, 2, 1), ("b3", 32, 32, 3)]
+    weights = [tensor for size in [*sizes, ("y", 5, 64, 1)] for tensor in conv_weights(*size)]
+    return model(nodes, [value("x", [1, 3, 16, 16])], [value("y", [1, 5, 4, 4])], weights)
+
+
 def per_opset(opset: int) -> ModelProto:
     """Operators whose attributes became inputs over time, each written as this opset wants it."""
     extra: list[TensorProto] = []

@@ -3,6 +3,7 @@
 from splitbus_gateway.graph.codec_nodes import CODECS, wire_tensors
 from splitbus_gateway.graph.cuts import Cut, UsefulCuts, all_cuts, cut_at, legal_cuts, useful_cuts
 from splitbus_gateway.graph.feeds import load_feed, random_feed
+from splitbus_gateway.graph.mincut import Dag, Hop, Partition, Tensor, best_partition, partition
 from splitbus_gateway.graph.model import ModelGraph, load_graph
 from splitbus_gateway.graph.slices import SliceGraph, extract
 from splitbus_gateway.graph.tensors import TensorSpec
@@ -13,13 +14,18 @@ __all__ = [
     "CODECS",
     "Cut",
     "CutCheck",
+    "Dag",
+    "Hop",
     "ModelFile",
     "ModelGraph",
+    "Partition",
     "SliceGraph",
+    "Tensor",
     "TensorSpec",
     "UsefulCuts",
     "Weight",
     "all_cuts",
+    "best_partition",
     "cut_at",
     "cut_tolerance",
     "extract",
@@ -27,6 +33,7 @@ __all__ = [
     "load_feed",
     "load_graph",
     "open_slice",
+    "partition",
     "random_feed",
     "useful_cuts",
     "verify",

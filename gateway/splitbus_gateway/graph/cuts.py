@@ -8,16 +8,7 @@ from dataclasses import dataclass
 from splitbus_gateway.graph.model import ModelGraph
 from splitbus_gateway.graph.tensors import TensorSpec
 from splitbus_gateway.graph.topology import label
-
-# Work so small beside a convolution's that it belongs to the node before it (which onnxruntime often fuses it into).
-_LIGHT = {
-    "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Celu", "Clip", "DequantizeLinear",
-    "Div", "Dropout", "Elu", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gelu", "GlobalAveragePool",
-    "GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "LayerNormalization", "LeakyRelu", "LogSoftmax", "Max",
-    "MaxPool", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "QuantizeLinear", "ReduceMax", "ReduceMean", "ReduceSum",
-    "Relu", "Reshape", "RMSNormalization", "Round", "Selu", "Shape", "Sigmoid", "Slice", "Softmax", "Softplus", "Split",
-    "Sqrt", "Squeeze", "Sub", "Swish", "Tanh", "ThresholdedRelu", "Transpose", "Unsqueeze", "Where",
-}  # fmt: skip
+from splitbus_gateway.graph.work import is_light
 
 
 @dataclass(frozen=True)
@@ -110,7 +101,7 @@ def _objection(graph: ModelGraph, index: int, names: list[str]) -> str:
 def _runs(graph: ModelGraph, cuts: tuple[Cut, ...]) -> Iterator[list[Cut]]:
     run = [cuts[0]]
     for cut, step in zip(cuts[1:], graph.topology.steps, strict=True):
-        if step.op_type not in _LIGHT or step.domain not in {"", "ai.onnx"}:
+        if not is_light(step):
             yield run
             run = []
         run.append(cut)

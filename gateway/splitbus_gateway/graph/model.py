@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, defs
 
+from splitbus_gateway.graph.prefixes import with_best_cuts
 from splitbus_gateway.graph.shapes import Shapes, Types, input_types, tensor_types
 from splitbus_gateway.graph.tensors import TensorSpec
 from splitbus_gateway.graph.topology import Topology, arrange, label, uses
@@ -57,7 +58,7 @@ def load_graph(path: Path, *, shapes: Shapes | None = None, feed: Mapping[str, A
     `shapes` sizes the inputs whose declared shape is symbolic (1 otherwise); `feed` is run once if shapes cannot be
     inferred. Raises ModelError for a file that is missing, no ONNX model, or a graph that cannot be run.
     """
-    proto = _read(path)
+    proto = read_proto(path)
     _check(proto, path)
     weights, files = take_weights(proto, path)
     lean = _lean(proto)
@@ -68,6 +69,8 @@ def load_graph(path: Path, *, shapes: Shapes | None = None, feed: Mapping[str, A
     inputs = input_types(proto, {**{name: array.shape for name, array in feed.items()}, **(shapes or {})}, str(path))
     crossing = sorted(name for name in topology.last_use if topology.produced[name])
     types = tensor_types(proto, [*crossing, *_results(proto, topology, crossing)], inputs, weights, feed)
+    topology = with_best_cuts(proto.graph, topology, types)
+    proto = _ordered(proto, topology)
     digest = files[0].sha256 if len(files) == 1 else sha256("".join(f.sha256 for f in files).encode()).hexdigest()
     outputs = tuple(value.name for value in proto.graph.output)
     return ModelGraph(path, digest, files, proto, weights, topology, types, tuple(inputs.specs.values()), outputs)
@@ -84,7 +87,8 @@ def opset_of(proto: ModelProto) -> int:
     return next((entry.version for entry in proto.opset_import if entry.domain in _OUR_DOMAINS), 0)
 
 
-def _read(path: Path) -> ModelProto:
+def read_proto(path: Path) -> ModelProto:
+    """The model in a file, its external data left where it is. Raises ModelError."""
     try:
         data = path.read_bytes() if path.stat().st_size <= _MAX_FILE else b""
     except OSError as error:

@@ -7,7 +7,7 @@ depends on constants alone, or a DequantizeLinear with constant scale (so that a
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import GraphProto, NodeProto
@@ -28,15 +28,16 @@ _SHAPE_MATH = {
 
 @dataclass(frozen=True)
 class Topology:
-    """`steps` in the order they run; what each needs; and where each tensor that may cross a cut begins and ends.
+    """`steps` in the order they run, what each `reads` of tensors that may cross a cut, where these begin and end.
 
-    A tensor produced by step i has `produced` i + 1 (a graph input 0) and `last_use` j + 1 where step j is its last
-    user: it crosses cut k when produced <= k < last_use.
+    `order` has the views too. A tensor produced by step i has `produced` i + 1 (a graph input 0) and `last_use` j + 1
+    where step j is its last user: it crosses cut k when produced <= k < last_use.
     """
 
     steps: tuple[NodeProto, ...]
     views: Mapping[str, NodeProto]
     order: tuple[NodeProto, ...]
+    reads: tuple[tuple[str, ...], ...]
     produced: Mapping[str, int]
     last_use: Mapping[str, int]
     outputs: Mapping[str, int]
@@ -44,20 +45,49 @@ class Topology:
 
 def arrange(graph: GraphProto) -> Topology:
     """Order the nodes that the graph's outputs need. Raises ModelError for a cycle or a tensor that nothing gives."""
-    constants = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
-    inputs = [value.name for value in graph.input if value.name not in constants]
-    outputs = [value.name for value in graph.output]
+    constants, inputs = _given(graph)
     _check_names(graph, constants.union(inputs))
-    order = _sorted(_needed(graph, outputs), constants, inputs)
+    return _topology(graph, _sorted(_needed(graph), constants, inputs))
+
+
+def rearrange(graph: GraphProto, topology: Topology, cuts: Sequence[Collection[int]]) -> Topology:
+    """The same nodes in an order that has each of `cuts` (sets of steps, each within the next) at its beginning.
+
+    What these leave open stays as it was: an order that has them all is not changed.
+    """
+    ranks: dict[str, int] = {}
+    ranked: list[list[NodeProto]] = [[] for _ in range(len(cuts) + 1)]
+    steps = iter(range(len(topology.steps)))
+    for node in topology.order:
+        if any(name in topology.views for name in node.output):
+            rank = max((ranks.get(name, 0) for name in uses(node)), default=0)
+        else:
+            step = next(steps)
+            rank = sum(step not in cut for cut in cuts)
+        ranks.update((name, rank) for name in node.output)
+        ranked[rank].append(node)
+    return _topology(graph, tuple(node for nodes in ranked for node in nodes))
+
+
+def _topology(graph: GraphProto, order: tuple[NodeProto, ...]) -> Topology:
+    constants, inputs = _given(graph)
+    outputs = [value.name for value in graph.output]
     views, roots = _views(order, constants, set(outputs))
     steps = tuple(node for node in order if not any(name in views for name in node.output))
+    reads = tuple(tuple(dict.fromkeys(r for name in uses(n) for r in roots.get(name, (name,)))) for n in steps)
     produced = dict.fromkeys(inputs, 0)
     last_use: dict[str, int] = {}
-    for number, node in enumerate(steps, start=1):
+    for number, (node, names) in enumerate(zip(steps, reads, strict=True), start=1):
         produced.update((name, number) for name in node.output if name)
-        last_use.update((root, number) for name in uses(node) for root in roots.get(name, (name,)))
+        last_use.update((name, number) for name in names)
     ends = {name: len(steps) if name in views or name in constants else produced[name] for name in outputs}
-    return Topology(steps, views, order, produced, last_use, ends)
+    return Topology(steps, views, order, reads, produced, last_use, ends)
+
+
+def _given(graph: GraphProto) -> tuple[set[str], list[str]]:
+    """The names of the constants and of the inputs that are none."""
+    constants = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    return constants, [value.name for value in graph.input if value.name not in constants]
 
 
 def uses(node: NodeProto) -> tuple[str, ...]:
@@ -83,11 +113,11 @@ def _check_names(graph: GraphProto, given: set[str]) -> None:
             seen.add(name)
 
 
-def _needed(graph: GraphProto, outputs: Iterable[str]) -> list[NodeProto]:
+def _needed(graph: GraphProto) -> list[NodeProto]:
     """The nodes that contribute to the outputs, in the file's order."""
     producer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     needed: set[int] = set()
-    wanted = list(outputs)
+    wanted = [value.name for value in graph.output]
     while wanted:
         index = producer.get(wanted.pop())
         if index is not None and index not in needed:
