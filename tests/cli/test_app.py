@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": ["explain", "pin", "show", "unpin"],
     "top": None,
     "tap": None,
+    "doctor": None,
     "cuts": None,
     "verify": None,
     "certs": ["authority", "client", "server"],
