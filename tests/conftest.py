@@ -17,6 +17,10 @@ from tests.brokers import NO_BROKER, Broker, BrokerFactory, broker_kind, describ
 
 LEAK_GRACE_SECONDS = 3.0
 
+REAL_TIME = ("broker", "clocked", "slow")
+"""Marks of tests that real processes and clocks take part in. On a machine that pauses for a quarter of a second
+they may fail without a fault: they get one second try, which the summary names. The rest must hold at once."""
+
 # Before any test imports onnxruntime, which would keep usage statistics in the home folder.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -33,6 +37,13 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 def pytest_report_header() -> str:
     return f"broker: {describe_broker()}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        uses_broker = "broker_factory" in getattr(item, "fixturenames", ())
+        if uses_broker or any(item.get_closest_marker(mark) for mark in REAL_TIME):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @contextlib.contextmanager

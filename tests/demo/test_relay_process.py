@@ -10,6 +10,8 @@ from splitbus_demo.line import Link
 from splitbus_demo.relay_process import RelayProcess
 from splitbus_schemas.errors import SplitbusError
 
+pytestmark = pytest.mark.clocked
+
 
 def fetch(relay: RelayProcess, size: int) -> float:
     with socket.create_connection((relay.host, relay.port), timeout=5) as connection:
