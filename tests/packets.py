@@ -57,6 +57,12 @@ def activation(size: int, coding: str) -> tuple[Tensor, ...]:
     )
 
 
+def tiles(height: int, width: int) -> Array:
+    """A picture of grey tiles of 8x8, which every JPEG and WebP decoder reads alike, to the last bit."""
+    rows, columns = np.mgrid[0:height, 0:width] // 8
+    return np.repeat(((40 + 30 * rows + 20 * columns) % 256)[..., None], 3, axis=-1).astype(np.uint8)
+
+
 def job(tensors: tuple[Tensor, ...], *, spent: tuple[Spent, ...] = SPENT[:1], route: tuple[Hop, ...] = ()) -> Job:
     """A frame on its way to two workers."""
     return Job(
@@ -87,6 +93,14 @@ PACKETS: Final[dict[str, Packet]] = {
     "job": job((pack_tensor("x", ramp("float32", (1, 2, 2, 3)), "raw"),)),
     "job-zstd": job(activation(600, "zstd")),
     "job-dtypes": job(EVERY_DTYPE),
+    "job-pictures": job(
+        (
+            pack_tensor("jpeg", tiles(16, 24)[None], "jpeg85"),
+            pack_tensor("webp", tiles(16, 16), "webp75"),
+            pack_tensor("lossless", tiles(24, 16), "webpll"),
+        ),
+        route=(Hop("edge1", MIDDLE, "jpeg50"),),
+    ),
     "job-corners": job(CORNERS, spent=(), route=tuple(Hop(f"n{i}", MIDDLE, "zstd") for i in range(8))),
     "result": Result(FRAME, "p12", 12, 1, (pack_tensor("logits", ramp("float32", (1, 4)), "raw", final=True),), SPENT),
     "result-empty": Result(FrameId("c", "0", 0), "p", 0, 0, ()),

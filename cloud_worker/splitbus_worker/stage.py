@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from splitbus_runtime.engine import Array
 from splitbus_runtime.shelf import Slice
-from splitbus_schemas.errors import DecodeError, ModelError, PayloadTooLargeError
+from splitbus_schemas.errors import ConfigError, DecodeError, ModelError, PayloadTooLargeError
 from splitbus_schemas.packet import pack_tensor, unpack_tensor
 from splitbus_schemas.packet_types import Job, Result, Spent, Tensor
 from splitbus_worker.admission import Refused
@@ -26,7 +26,8 @@ class Output:
 def run_stage(job: Job, piece: Slice) -> Output:
     """Run `piece` on the job's tensors. Raises Refused: "input" is the sender's fault, "run" the slice's."""
     began = time.perf_counter()
-    feeds, passed = _feeds(job, piece)
+    with piece.session.slowed():
+        feeds, passed = _feeds(job, piece)
     decoded = time.perf_counter()
     try:
         outputs = piece.run(feeds)
@@ -35,8 +36,9 @@ def run_stage(job: Job, piece: Slice) -> Output:
     ran = time.perf_counter()
     coding = job.route[0].coding
     try:
-        made = [pack_tensor(name, array, coding, final=final) for name, array, final in outputs]
-    except (KeyError, PayloadTooLargeError) as error:
+        with piece.session.slowed():
+            made = [pack_tensor(name, array, coding, final=final) for name, array, final in outputs]
+    except (KeyError, ConfigError, PayloadTooLargeError) as error:
         raise Refused("run", f"the output cannot be sent: {error}") from error
     encoded = time.perf_counter()
     names = {tensor.name for tensor in made}

@@ -134,9 +134,12 @@ class Courier:
             outputs = active.head.run(feeds)
             ran = time.perf_counter()
         coding = active.plan.head.coding if active.plan.head is not None else "raw"
-        sent = tuple(
-            pack_tensor(name, array, coding) for name, array, final in outputs if not final or name in active.crossing
-        )
+        with self._agent.shelf.slowed():
+            sent = tuple(
+                pack_tensor(name, array, coding)
+                for name, array, final in outputs
+                if not final or name in active.crossing
+            )
         kept = {name: array for name, array, final in outputs if final}
         encoded = time.perf_counter()
         queue_us = int(waited_s * 1e6) if waited_s > MIN_WAIT_S else 0
@@ -213,7 +216,8 @@ class Courier:
         if not isinstance(result, Result) or len(result.spent) < 2:
             raise DecodeError(f"frame {out.seq} was answered by nobody")
         begun = time.perf_counter()
-        outputs = _outputs(frame.wanted, activation.kept, result)
+        with self._agent.shelf.slowed():
+            outputs = _outputs(frame.wanted, activation.kept, result)
         decode_ms = (time.perf_counter() - begun) * 1e3
         flown = parcel.at - out.sent[result.attempt - 1]
         self._learn_links(active.expected_s, parcel, result, flown, alone=out.alone and out.attempt == 1)

@@ -13,6 +13,7 @@ from splitbus_runtime.agent import Agent
 from splitbus_runtime.bus import UserProperties
 from splitbus_runtime.shelf import Slice
 from splitbus_runtime.transport import job_facts
+from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import DecodeError, ModelError, SplitbusError
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.messages import Plan, PlanStage, PlanState
@@ -45,6 +46,11 @@ class ActivePlan:
     def is_local(self) -> bool:
         """Whether the device answers alone."""
         return not self.routes
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether a codec on the way may change the answer."""
+        return any(cut.codec not in CODECS or not CODECS[cut.codec].lossless for cut in self.plan.cuts)
 
     def learn(self, seconds: float) -> None:
         """An answer took so long."""

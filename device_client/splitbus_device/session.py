@@ -19,6 +19,7 @@ import numpy as np
 from splitbus_device.answer import Answer, Outcome
 from splitbus_device.courier import Fallback, Frame
 from splitbus_device.follower import ActivePlan
+from splitbus_device.guard import Guard
 from splitbus_device.local import LocalRunner
 from splitbus_device.models import resolve
 from splitbus_device.ordered import in_order
@@ -101,6 +102,7 @@ class InferenceSession:
         self._on_answer = on_answer
         self._last = threading.local()
         self._uplink: Uplink | None = None
+        self._guard: Guard | None = None
         if settings is not None:
             self._uplink = Uplink(
                 settings,
@@ -124,6 +126,7 @@ class InferenceSession:
             self._inputs = {info.name for info in session.inputs}
             self._outputs = {info.name: info for info in session.outputs}
             if self._uplink:
+                self._guard = self._uplink.guard = Guard(session, name=f"splitbus-{self._uplink.device}-guard")
                 self._uplink.attend(local, self._local.warm_up)
         except BaseException:
             self.close()
@@ -221,6 +224,8 @@ class InferenceSession:
     def close(self) -> None:
         """Answer what waits, leave the bus and end all threads; `run` goes on to answer, locally."""
         self._frames.close()
+        if self._guard is not None:
+            self._guard.close()
         if self._uplink:
             self._uplink.close()
 
@@ -258,10 +263,17 @@ class InferenceSession:
                 frame = Frame(feeds, wanted, started, started + self._deadline_s, self._local.expected_s)
                 outcome = self._uplink.deliver(active, frame)
                 if isinstance(outcome, Answer):
+                    self._ask_twice(active, frame, outcome)
                     return self._finish(outcome)
                 why = outcome
         outputs, seconds = self._local.run(output_names, feeds, run_options)
         return self._finish(self._local_answer(outputs, seconds, started, active, why))
+
+    def _ask_twice(self, active: ActivePlan, frame: Frame, answer: Answer) -> None:
+        """Now and then, when a codec may have cost something."""
+        if self._guard is not None and active.is_lossy:
+            names = [info.name for info in frame.wanted]
+            self._guard.consider(active.plan.plan, active.plan.epoch, names, frame.feeds, answer.outputs)
 
     def _wanted(self, output_names: Sequence[str] | None) -> Sequence[TensorInfo]:
         """The outputs asked for; none when onnxruntime itself is to say what is wrong with the names."""

@@ -53,7 +53,17 @@ class StreamTally:
             self._answered = 0
 
     def report(
-        self, *, node: str, boot: str, model: str, plan: str, epoch: int, period_s: float, in_flight: int
+        self,
+        *,
+        node: str,
+        boot: str,
+        model: str,
+        plan: str,
+        epoch: int,
+        period_s: float,
+        in_flight: int,
+        guarded: int = 0,
+        agreed: int = 0,
     ) -> StreamStats:
         """The period's statistics."""
         with self._lock:
@@ -73,9 +83,11 @@ class StreamTally:
             routes=dict(Counter(">".join(sample.route) for sample in samples)),
             p50_ms=_quantile(times, 0.5),
             p95_ms=_quantile(times, 0.95),
-            steps=_median_steps(remote),
+            steps=_median_steps(remote or samples),
             cut_bytes=_median_bytes(remote),
             in_flight=in_flight,
+            guarded=guarded,
+            agreed=agreed,
             counters=counters,
         )
 

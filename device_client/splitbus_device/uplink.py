@@ -17,6 +17,7 @@ from splitbus_device.cards import Cards, files_of, keep, kept, lay_out
 from splitbus_device.courier import Courier, Fallback, Frame
 from splitbus_device.flights import Flights
 from splitbus_device.follower import NO_PLAN, ActivePlan, PlanFollower
+from splitbus_device.guard import Checked, Guard
 from splitbus_device.models import LocalModel
 from splitbus_device.nodes import NodeWatch
 from splitbus_device.streamstats import StreamTally
@@ -41,6 +42,11 @@ CARD_SECONDS: Final = 10.0
 
 KEPT_SECONDS: Final = 2.0
 """The same when a card is kept from last time: a camera without a network should begin to work."""
+
+_TAKES_FRAMES: Final = (
+    "it was made from this file to take frames as they are, in uint8: open it by its name, or the file that "
+    "splitbus model export writes"
+)
 
 WILL_DELAY_S: Final = 2
 """A short loss of the network is no death."""
@@ -71,6 +77,7 @@ class Uplink:
     ) -> None:
         self.device = check_id("device", device or default_device())
         self.tally = StreamTally()
+        self.guard: Guard | None = None
         self._site = check_id("site", site)
         self._boot = new_boot()
         self._folder = folder or default_store(self.device)
@@ -245,8 +252,8 @@ class Uplink:
         source, store = local.source, self._agent.store
         digest = sha256(source) if isinstance(source, bytes) else store.file_hash(source)
         others: set[str] = set()
-        while card := self._cards.wait(lambda c: c.files[0].sha256 == digest and c.model not in others):
-            objection = self._objection(card, source)
+        while card := self._cards.wait(lambda c: digest in (c.files[0].sha256, c.made_from) and c.model not in others):
+            objection = self._objection(card, source) if digest == card.files[0].sha256 else _TAKES_FRAMES
             if not objection:
                 warm_up()
                 self._follow(card.model)
@@ -290,6 +297,9 @@ class Uplink:
 
     def _stats(self, period_s: float) -> StreamStats:
         active = self.active
+        checked = self.guard.checked if self.guard is not None else Checked()
+        if active is None or (checked.plan, checked.epoch) != (active.plan.plan, active.plan.epoch):
+            checked = Checked()
         return self.tally.report(
             node=self.device,
             boot=self._boot,
@@ -298,4 +308,6 @@ class Uplink:
             epoch=active.plan.epoch if active is not None else 0,
             period_s=period_s,
             in_flight=self._flights.count,
+            guarded=checked.checked,
+            agreed=checked.agreed,
         )

@@ -18,12 +18,13 @@ from typing import Final
 
 from splitbus_runtime.blobs import BlobClient
 from splitbus_runtime.bus import Bus, Delivery
+from splitbus_runtime.engine import Session, open_session
 from splitbus_runtime.linkbook import LinkBook
-from splitbus_runtime.profiler import profile
+from splitbus_runtime.profiler import Stopwatch, profile
 from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import PacketPort
-from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.codecs import known_codecs
 from splitbus_schemas.errors import DecodeError, SplitbusError
 from splitbus_schemas.ids import check_id, model_key
 from splitbus_schemas.messages import (
@@ -107,7 +108,9 @@ class Agent:
         self._concurrency = concurrency
         self._started = time.monotonic()
         self._failed: dict[str, str] = {}
-        self._profiled: set[str] = set()
+        self._stopwatch = Stopwatch(threads, slowdown)
+        self._profiled: dict[str, int] = {}
+        self._work = NodeWork()
         self._orders: queue.SimpleQueue[NodeWork | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -149,7 +152,7 @@ class Agent:
             cores=os.cpu_count() or 1,
             memory_mb=_memory_mb(),
             concurrency=self._concurrency,
-            codecs=sorted(CODECS),
+            codecs=sorted(known_codecs()),
             max_packet_bytes=self.data.max_packet_bytes,
         )
         self.control.publish(CAPS.at(self.site, node=self.node), caps.to_json(), qos=1, retain=True)
@@ -283,17 +286,41 @@ class Agent:
         self.control.publish(STATS.at(self.site, node=self.node), stats.to_json(), retain=True)
 
     def _order_loop(self) -> None:
-        while (work := self._orders.get()) is not None:
-            while not self._orders.empty():  # only the newest order counts
-                newer = self._orders.get()
-                if newer is None:
-                    return
-                work = newer
+        while not self.stopping and (work := self._newest_order()) is not None:
             with self._guarded("an order of the gateway"):
+                self._follow(work)
+
+    def _newest_order(self) -> NodeWork | None:
+        """Wait for an order; only the newest one counts. None when it is time to stop."""
+        work = self._orders.get()
+        while work is not None and not self._orders.empty():
+            work = self._orders.get()
+        return work
+
+    def _follow(self, work: NodeWork) -> None:
+        """Load what is wanted, then profile; a newer order that comes meanwhile is loaded at once."""
+        self._work = work
+        self._load(work)
+        tried: set[tuple[str, int]] = set()
+        while not self.stopping:
+            due = [request for request in self._work.profiles if self._is_due(request)]
+            request = next((request for request in due if (request.whole, request.round) not in tried), None)
+            if request is None:
+                return
+            tried.add((request.whole, request.round))
+            self._profile(request)
+
+    def _is_due(self, request: ProfileRequest) -> bool:
+        return self._profiled.get(request.whole, -1) < request.round
+
+    def _interlude(self) -> bool:
+        """Between two runs of a profile: slices do not wait for it. Whether to give it up."""
+        if not self.stopping and not self._orders.empty():
+            work = self._newest_order()
+            if work is not None:
+                self._work = work
                 self._load(work)
-                for request in work.profiles:
-                    if self._orders.empty():  # a newer order's slices come before our profiles, and it repeats them
-                        self._profile(request)
+        return self.stopping
 
     def _load(self, work: NodeWork) -> None:
         self._failed = {slice_id: why for slice_id, why in self._failed.items() if slice_id in work.slices}
@@ -315,21 +342,32 @@ class Agent:
         self.tell_slices()
 
     def _profile(self, request: ProfileRequest) -> None:
-        if request.whole in self._profiled:
-            return
         try:
             result = profile(
-                request, self.shelf, node=self.node, boot=self.boot, stopping=self._stopping.is_set
-            )  # fmt: skip
+                request,
+                self.shelf,
+                node=self.node,
+                boot=self.boot,
+                local=self._local(request.model) if self.tier == "device" else None,
+                stopwatch=self._stopwatch,
+                stopping=self._interlude,
+            )
         except SplitbusError as error:
             if not self.stopping:
                 self.alert("profiles_failed", str(error))
             return
-        if self.stopping:
-            return
-        self._profiled.add(request.whole)
+        self._profiled[request.whole] = request.round
         topic = PROFILE.at(self.site, node=self.node, model=model_key(request.model))
         self.control.publish(topic, result.to_json(), qos=1, retain=True)
+
+    def _local(self, model: str) -> Session | None:
+        """The model in one piece, when its file is here; one that cannot be opened is the device's own affair."""
+        try:
+            return open_session(
+                self.store.path(model), threads=self._stopwatch.threads, slowdown=self._stopwatch.slowdown
+            )  # fmt: skip
+        except SplitbusError:
+            return None
 
 
 def _memory_mb() -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,23 @@ class _Clocks:
         return cls(time.perf_counter(), time.thread_time())
 
 
+_AS_FAST_AS_IT_IS: Final = contextlib.nullcontext()
+
+
+def slowed(slowdown: float) -> contextlib.AbstractContextManager[None]:
+    """What runs within takes as long as on a machine so many times slower."""
+    return _AS_FAST_AS_IT_IS if slowdown == 1.0 else _slowed(slowdown)
+
+
+@contextlib.contextmanager
+def _slowed(slowdown: float) -> Iterator[None]:
+    """Sleeps for what the other machine would still compute; by the thread's CPU time, so that load does not count."""
+    started = _Clocks.now()
+    yield
+    ended = _Clocks.now()
+    time.sleep(max(0.0, slowdown * (ended.cpu - started.cpu) - (ended.wall - started.wall)))
+
+
 class Session:
     """A runnable model or slice; `run` may be called from several threads."""
 
@@ -84,15 +102,12 @@ class Session:
         """Onnxruntime's own `run`, with its own errors."""
         if self._slowdown == 1.0:
             return cast("list[Any]", self._inner.run(outputs, feeds, run_options))
-        started = _Clocks.now()
-        result: list[Any] = self._inner.run(outputs, feeds, run_options)
-        self._lag(started)
-        return result
+        with slowed(self._slowdown):
+            return cast("list[Any]", self._inner.run(outputs, feeds, run_options))
 
-    def _lag(self, started: _Clocks) -> None:
-        """Sleep for what a slower machine would still compute; the thread's CPU time, so that load does not count."""
-        ended = _Clocks.now()
-        time.sleep(max(0.0, self._slowdown * (ended.cpu - started.cpu) - (ended.wall - started.wall)))
+    def slowed(self) -> contextlib.AbstractContextManager[None]:
+        """What else the machine that is emulated does for a run, coding for one, goes in here."""
+        return slowed(self._slowdown)
 
 
 def open_session(

@@ -6,10 +6,10 @@ import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from splitbus_runtime.bus import Bus
-from splitbus_runtime.links import LinkEstimate, Source
+from splitbus_runtime.links import STEP, LinkEstimate, Source
 from splitbus_runtime.transport import PacketPort, Parcel
 from splitbus_schemas.limits import TRAIN_MIN_BYTES
 from splitbus_schemas.messages import LinkReport
@@ -19,7 +19,7 @@ from splitbus_schemas.topics import JOB, LINK, REPLY
 IDLE_SECONDS: Final = 2.0
 """A quantity that traffic has not measured for so long is probed."""
 
-SUSPECT_SECONDS: Final = 0.2
+SUSPECT_SECONDS: Final = 0.1
 """A link in doubt is probed no more often than this, and never with a probe still out."""
 
 PROBE_LOST_SECONDS: Final = 4.0
@@ -35,9 +35,16 @@ CROWDED_SECONDS: Final = 10.0
 """Without a better sample for so long, a round trip measured beside traffic must do."""
 
 TELL_CHANGE: Final = 0.15
-"""A report is published at once when an estimate moved by this fraction, else every TELL_SECONDS."""
+"""A report is published at the next tick when an estimate moved by this fraction, else every TELL_SECONDS."""
 
 TELL_SECONDS: Final = 2.0
+
+TELL_APART: Final = 0.1
+"""Reports of a link follow each other no faster; a step is told with the very sample that shows it."""
+
+
+_Told: TypeAlias = tuple[LinkReport, float] | None
+"""What was told last, and when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class LinkBook:
         self._probed: dict[str, float] = {}
         self.crowded: Callable[[], bool] = lambda: False
         """Whether traffic of ours is under way: a round trip beside it would be a queue's, not the link's."""
-        self._told: dict[str, tuple[LinkReport, float]] = {}
+        self._told: dict[str, _Told] = {}
 
     def set_peers(self, peers: frozenset[str]) -> None:
         """Whom to keep measured."""
@@ -79,15 +86,15 @@ class LinkBook:
 
     def note_rtt(self, peer: str, seconds: float, now: float, source: Source = "traffic") -> None:
         """A round trip, time at the peer taken off."""
-        self._learn(peer, lambda link: link.with_rtt(seconds, now, source))
+        self._learn(peer, lambda link: link.with_rtt(seconds, now, source), now)
 
     def note_up(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
         """A train that arrived at the peer."""
-        self._learn(peer, lambda link: link.with_up(size, seconds, now, source))
+        self._learn(peer, lambda link: link.with_up(size, seconds, now, source), now)
 
     def note_down(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
         """A train that arrived here."""
-        self._learn(peer, lambda link: link.with_down(size, seconds, now, source))
+        self._learn(peer, lambda link: link.with_down(size, seconds, now, source), now)
 
     def note_outcome(self, peer: str, *, lost: bool) -> None:
         """Whether a message to the peer was answered."""
@@ -107,15 +114,12 @@ class LinkBook:
         for probe_id, sent in list(self._probes.items()):
             if now - sent.at > PROBE_LOST_SECONDS and self._probes.pop(probe_id, None) is not None:
                 self.note_outcome(sent.peer, lost=True)
-        outstanding = {sent.peer for sent in list(self._probes.values())}
-        for peer in sorted(self._peers - outstanding):
-            since = now - self._probed.get(peer, float("-inf"))
-            in_doubt = peer in self._suspects and since >= SUSPECT_SECONDS
-            if in_doubt or (since >= IDLE_SECONDS and self.link(peer).oldest_age(now) > IDLE_SECONDS):
-                self._suspects.discard(peer)
+        self._probe_doubtful(now)
+        for peer in self._quiet_since(now - IDLE_SECONDS):
+            if self.link(peer).oldest_age(now) > IDLE_SECONDS:
                 self._probe(peer, now)
         for peer in list(self._links):
-            self._tell(peer, now)
+            self._tell(peer, now, _due)
 
     def answer(self, probe: Probe, parcel: Parcel, now: float) -> None:
         """Echo a probe that came to us."""
@@ -137,6 +141,17 @@ class LinkBook:
         if not sent.crowded or parcel.at - self.link(sent.peer).rtt_s.newest > CROWDED_SECONDS:
             self.note_rtt(sent.peer, max(rtt, 0.0), parcel.at, "probe")
 
+    def _quiet_since(self, then: float) -> list[str]:
+        """Peers without a probe under way, and none sent later than that."""
+        outstanding = {sent.peer for sent in list(self._probes.values())}
+        return [peer for peer in sorted(self._peers - outstanding) if self._probed.get(peer, float("-inf")) <= then]
+
+    def _probe_doubtful(self, now: float) -> None:
+        for peer in self._quiet_since(now - SUSPECT_SECONDS):
+            if peer in self._suspects:
+                self._suspects.discard(peer)
+                self._probe(peer, now)
+
     def _probe(self, peer: str, now: float) -> None:
         probe_id = next(self._ids)
         probe = Probe(probe_id, self._node, self._reply_topic, TRAIN_MIN_BYTES, bytes(PROBE_BYTES))
@@ -145,7 +160,7 @@ class LinkBook:
         if not self._port.send(JOB.at(self._site, node=peer, device=self._node), probe, train=True, expiry_s=5):
             self._probes.pop(probe_id, None)
 
-    def _learn(self, peer: str, change: Callable[[LinkEstimate], LinkEstimate]) -> None:
+    def _learn(self, peer: str, change: Callable[[LinkEstimate], LinkEstimate], now: float | None = None) -> None:
         """Keep what is known now. When a rate is off, all our links are in doubt: they share our way to the broker."""
         with self._lock:
             before = self._links.get(peer, LinkEstimate())
@@ -154,25 +169,51 @@ class LinkBook:
             link = self._links[peer] = change(before)
             if link.up_mbit is not before.up_mbit and before.up_mbit.is_off(link.up_mbit.values[-1]):
                 self._suspects |= {peer, *self._peers}
+        if now is not None:
+            self._tell(peer, now, _stepped)
+            self._probe_doubtful(now)
 
-    def _tell(self, peer: str, now: float) -> None:
-        report = self.link(peer).report(self._node, peer, now)
-        before = self._told.get(peer)
-        if before is not None and not _due(before[0], report, now - before[1]):
-            return
-        self._told[peer] = (report, now)
+    def _tell(self, peer: str, now: float, due: Callable[[_Told, LinkReport, float], bool]) -> None:
+        with self._lock:
+            report = self._links[peer].report(self._node, peer, now)
+            if not due(self._told.get(peer), report, now):
+                return
+            self._told[peer] = (report, now)
         self._control.publish(LINK.at(self._site, node=self._node, peer=peer), report.to_json(), retain=True)
 
 
-def _due(before: LinkReport, after: LinkReport, elapsed: float) -> bool:
+def _due(told: _Told, after: LinkReport, now: float) -> bool:
+    """At a tick: whether the estimate moved, or has not been told for long."""
+    if told is None:
+        return True
+    before, elapsed = told[0], now - told[1]
     if before.samples == after.samples and before.loss == after.loss:
         return elapsed > 5 * TELL_SECONDS
-    pairs = ((before.rtt_ms, after.rtt_ms), (before.up_mbit, after.up_mbit), (before.down_mbit, after.down_mbit))
-    moved = any(_moved(old, new) for old, new in pairs) or before.loss != after.loss
-    return elapsed > (TELL_SECONDS if not moved else 0.1)
+    moved = any(_moved(old, new) for old, new, _ in _beside(before, after)) or before.loss != after.loss
+    return elapsed > (TELL_APART if moved else TELL_SECONDS)
+
+
+def _stepped(told: _Told, after: LinkReport, now: float) -> bool:
+    """At a sample: whether the estimate is another one altogether."""
+    if told is None or now - told[1] < TELL_APART:
+        return False
+    return any(_apart(old, new, trifle) for old, new, trifle in _beside(told[0], after))
+
+
+def _beside(before: LinkReport, after: LinkReport) -> tuple[tuple[float | None, float | None, float], ...]:
+    """Each figure before and after, and what is a trifle of it."""
+    return (
+        (before.rtt_ms, after.rtt_ms, 1.0),
+        (before.up_mbit, after.up_mbit, 0.05),
+        (before.down_mbit, after.down_mbit, 0.05),
+    )
 
 
 def _moved(old: float | None, new: float | None) -> bool:
     if old is None or new is None:
         return old is not new
     return abs(new - old) > TELL_CHANGE * max(old, 0.1)
+
+
+def _apart(old: float | None, new: float | None, trifle: float) -> bool:
+    return old is not None and new is not None and max(old, new) + trifle > STEP * (min(old, new) + trifle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -39,8 +40,8 @@ class Series:
 
     def add(self, value: float, now: float) -> Series:
         """With one more value."""
-        kept = () if now - self.newest > STALE_S else self.values
-        return Series((*kept, value)[-RECENT:], self.count + 1, now)
+        values = () if now - self.newest > STALE_S else self.values
+        return Series(_believed((*values, value)[-RECENT:], self.estimate), self.count + 1, now)
 
     def is_off(self, value: float) -> bool:
         """Whether a value differs from the estimate by more than chance would."""
@@ -58,9 +59,24 @@ class Series:
 
     @property
     def spread(self) -> float:
-        """Half the range of the latest values, relative to the estimate."""
+        """Median distance of the latest values from the estimate, relative to it: an outlier is no doubt."""
         middle = self.estimate
-        return (max(self.values) - min(self.values)) / (2 * middle) if middle else 0.0
+        return statistics.median(abs(value - middle) for value in self.values) / middle if middle else 0.0
+
+
+def _believed(values: tuple[float, ...], estimate: float | None) -> tuple[float, ...]:
+    """Without what the newest value gives the lie to: a low one just before it, or all from before a step.
+
+    Two in a row far below the estimate are a step, and four far above it.
+    """
+    if estimate is None or len(values) < 3:
+        return values
+    low, high = estimate / STEP, estimate * STEP
+    if values[-2] < low <= values[-1]:
+        return (*values[:-2], values[-1])
+    if max(values[-2:]) < low:
+        return values[-2:]
+    return values[-4:] if len(values) > 3 and min(values[-4:]) > high else values
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from splitbus_runtime.engine import Array, Session, open_session
+from splitbus_runtime.engine import Array, Session, open_session, slowed
 from splitbus_runtime.store import BlobStore
 from splitbus_schemas.errors import DecodeError, ModelError
 from splitbus_schemas.messages import SliceManifest, decode_message
@@ -109,6 +110,10 @@ class Shelf:
         )
         cost = SESSION_OVERHEAD_BYTES + sum(weight.bytes for weight in manifest.weights)
         return Slice(slice_id, manifest, session, cost)
+
+    def slowed(self) -> AbstractContextManager[None]:
+        """For what this node computes beside its slices, as `Session.slowed`."""
+        return slowed(self._slowdown)
 
     def drop(self, keep: set[str]) -> None:
         """Close all slices but those."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
 
 import zstandard
 
 from splitbus_schemas.errors import DecodeError
+from splitbus_schemas.pictures import Format, can_code, decode_picture, encode_picture, is_picture
 
 ZSTD_LEVEL: Final = 1
 """Level 3 saves under 2 % on quantised activations and takes twice as long."""
@@ -22,8 +24,13 @@ class Codec:
     nodes: str
     """Which ONNX nodes the slices hold around the cut: "" for none, else f16, q8 or q4."""
     coding: str
-    """How the bytes of the wire tensors are coded: raw or zstd."""
+    """How the bytes of the wire tensors are coded: one of CODINGS."""
     lossless: bool
+
+    @property
+    def pictures(self) -> bool:
+        """Whether it is for pictures alone."""
+        return CODINGS[self.coding].picture is not None
 
 
 CODECS: Final = {
@@ -34,6 +41,14 @@ CODECS: Final = {
         Codec("f16", nodes="f16", coding="zstd", lossless=False),
         Codec("q8", nodes="q8", coding="zstd", lossless=False),
         Codec("q4", nodes="q4", coding="zstd", lossless=False),
+        Codec("jpeg95", nodes="", coding="jpeg95", lossless=False),
+        Codec("jpeg85", nodes="", coding="jpeg85", lossless=False),
+        Codec("jpeg75", nodes="", coding="jpeg75", lossless=False),
+        Codec("jpeg50", nodes="", coding="jpeg50", lossless=False),
+        Codec("webp90", nodes="", coding="webp90", lossless=False),
+        Codec("webp75", nodes="", coding="webp75", lossless=False),
+        Codec("webp50", nodes="", coding="webp50", lossless=False),
+        Codec("webpll", nodes="", coding="webpll", lossless=True),
     )
 }
 
@@ -87,19 +102,73 @@ def _unraw(data: bytes | memoryview, size: int) -> bytes | memoryview:
     return data
 
 
-Encode = Callable[[bytes | memoryview], bytes | memoryview]
-Decode = Callable[[bytes | memoryview, int], bytes | memoryview]
-
-CODINGS: Final[dict[str, tuple[Encode, Decode]]] = {"raw": (_raw, _unraw), "zstd": (_zstd, _unzstd)}
+Bytes: TypeAlias = bytes | memoryview
+Shape: TypeAlias = Sequence[int]
 
 
-def encode_bytes(coding: str, data: bytes | memoryview) -> bytes | memoryview:
-    """`data` in the named coding; KeyError for a coding that is not ours, a program's mistake."""
-    return CODINGS[coding][0](data)
+@dataclass(frozen=True)
+class Coding:
+    """A named way to code a tensor's bytes. `encode` takes bytes and shape, `decode` bytes, their decoded number and
+    shape. `picture` is the format of one that takes pictures alone: see `coding_for`.
+    """
+
+    encode: Callable[[Bytes, Shape], Bytes]
+    decode: Callable[[Bytes, int, Shape], Bytes]
+    picture: Format | None = None
 
 
-def decode_bytes(coding: str, data: bytes | memoryview, size: int) -> bytes | memoryview:
-    """Exactly `size` bytes from `data`. Raises DecodeError; allocates at most `size`."""
-    if coding not in CODINGS:
+def _picture(picture: Format, quality: int) -> Coding:
+    return Coding(
+        partial(encode_picture, picture, quality=quality),
+        lambda data, _, shape: decode_picture(picture, data, shape),
+        picture,
+    )
+
+
+CODINGS: Final = {
+    "raw": Coding(lambda data, _: _raw(data), lambda data, size, _: _unraw(data, size)),
+    "zstd": Coding(lambda data, _: _zstd(data), lambda data, size, _: _unzstd(data, size)),
+    "jpeg95": _picture("jpeg", 95),
+    "jpeg85": _picture("jpeg", 85),
+    "jpeg75": _picture("jpeg", 75),
+    "jpeg50": _picture("jpeg", 50),
+    "webp90": _picture("webp", 90),
+    "webp75": _picture("webp", 75),
+    "webp50": _picture("webp", 50),
+    "webpll": _picture("webp", 0),
+}
+
+
+def known_codecs() -> list[str]:
+    """The codecs that this program can encode and decode: without Pillow, none for pictures."""
+    formats = {coding.picture for coding in CODINGS.values() if coding.picture}
+    able = {None, *(picture for picture in formats if can_code(picture))}
+    return [name for name, codec in CODECS.items() if CODINGS[codec.coding].picture in able]
+
+
+def coding_for(coding: str, dtype: str, shape: Shape, *, final: bool) -> str:
+    """What a tensor is coded in where `coding` is asked for: a picture coding is for pictures, and never for an answer.
+
+    KeyError for a coding that is not ours.
+    """
+    fits = CODINGS[coding].picture is None or (is_picture(dtype, shape) and not final)
+    return coding if fits else "zstd"
+
+
+def encode_bytes(coding: str, data: Bytes, shape: Shape = ()) -> Bytes:
+    """`data` in the named coding; KeyError for a coding that is not ours, a program's mistake.
+
+    Pictures need their shape, and Pillow: without it, ConfigError.
+    """
+    return CODINGS[coding].encode(data, shape)
+
+
+def decode_bytes(coding: str, data: Bytes, size: int, shape: Shape = ()) -> Bytes:
+    """Exactly `size` bytes from `data`, for pictures those of a uint8 tensor of `shape`.
+
+    Raises DecodeError; allocates at most `size`, and for a picture four times that.
+    """
+    known = CODINGS.get(coding)
+    if known is None:
         raise DecodeError(f"coding {coding!r} is not known: known are {', '.join(sorted(CODINGS))}")
-    return CODINGS[coding][1](data, size)
+    return known.decode(data, size, shape)

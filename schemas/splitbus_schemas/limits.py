@@ -23,6 +23,9 @@ MAX_RANK: Final = 8
 MAX_TENSOR_BYTES: Final = MAX_PACKET_BYTES
 """Decoded size, of one tensor and of all tensors of a packet together; what stops a bomb of 2 GB of zeros."""
 
+MAX_PICTURE_SIDE: Final = 16_383
+"""Of a tensor coded as JPEG or WebP: WebP has 14 bits for it."""
+
 MAX_STAGES: Final = 8
 """Three tiers are three; a chain of eight is already slower than any link is fast."""
 
@@ -82,3 +85,6 @@ MAX_BLOB_BYTES: Final = 16 * 2**30
 
 BLOB_CHUNK_BYTES: Final = 64 * 2**10
 """One blob answer: small enough that a plan waits 10 ms behind it at 50 Mbit/s, and for brokers that take 128 kB."""
+
+MAX_BATCH: Final = 64
+"""Frames that a node runs as one; cameras send one at a time, and a worker that waited for more would be late."""

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 MEANINGS: Final = {
+    "at": "What it would have to be.",
+    "batch": "How many frames at once.",
     "before": "The plan until now.",
+    "block_ms": "Time of each block, in order.",
     "blocks": "Slices, in order.",
     "boot": "The run of that node, new at every start.",
+    "broker_rtt_ms": "Round trip of a heartbeat through the broker.",
     "by": "Who chose it.",
     "bytes": "Size.",
     "changed": "Whether the plan is another one than before.",
     "chosen": "What the plan does.",
-    "codec": "Name of the codec at the cut: raw, zstd, f16, q8, q4.",
+    "codec": "Name of the codec at the cut: raw, zstd, f16, q8, q4; for pictures also jpeg85, webp75 and others.",
     "codec_in": "Codec of the tensors that it takes.",
     "codec_out": "Codec of the tensors that it gives.",
     "codecs": "Names of the codecs that it speaks.",
@@ -22,6 +26,7 @@ MEANINGS: Final = {
     "considered": "How many ways to run the model were priced.",
     "cores": "Processor cores.",
     "counters": "Events since the start, by name.",
+    "cut": "The cut's index in the model.",
     "cuts": "Where the model is cut, first to last.",
     "device": "The device that the plan is for.",
     "dtype": "numpy's name: float32, uint8, ...",
@@ -30,6 +35,7 @@ MEANINGS: Final = {
     "files": "What the model consists of.",
     "graph": "The blob that holds the ONNX graph without its weights.",
     "graph_bytes": "Size of that blob.",
+    "head": "The slice from the input to the cut.",
     "in_flight": "Frames sent and not yet answered.",
     "index": "The cut's index in the model.",
     "inputs": "Tensors that it takes.",
@@ -45,6 +51,7 @@ MEANINGS: Final = {
     "name": "Its name.",
     "node": "The node that this is about.",
     "nodes": "The nodes on the way, first to last.",
+    "now": "What it is.",
     "offset": "Where the piece begins in the blob.",
     "outputs": "Tensors that it gives.",
     "p50_ms": "Median latency of a frame.",
@@ -70,7 +77,9 @@ MEANINGS: Final = {
     "source": "Whether frames or probes were measured.",
     "state": "One of these.",
     "steps": "Latency, step by step.",
+    "tail": "The slice from the cut to the output.",
     "tensors": "Names of the tensors at the cut.",
+    "text": "In a sentence.",
     "tier": "What kind of machine it is.",
     "topic": "The topic that it came on.",
     "uptime_s": "Time since the start.",
@@ -78,7 +87,6 @@ MEANINGS: Final = {
     "what": "The kind of step.",
     "whole_ms": "Median time of the whole model.",
     "why": "What led to the decision.",
-    "broker_rtt_ms": "Round trip of a heartbeat through the broker.",
 }
 
 

@@ -6,9 +6,11 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from splitbus_schemas.codecs import CODINGS
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
 from splitbus_schemas.limits import (
     BLOB_CHUNK_BYTES,
+    MAX_BATCH,
     MAX_BLOB_BYTES,
     MAX_ID_BYTES,
     MAX_INTEGER,
@@ -27,7 +29,7 @@ Milliseconds = Annotated[float, Field(ge=0, le=MAX_MILLISECONDS)]
 Mbit = Annotated[float, Field(ge=MIN_MBIT, le=MAX_MBIT)]
 BLOB_DATA_PATTERN = rf"^splitbus/v{WIRE_VERSION}/[a-z0-9_-]+/blob/data/[a-z0-9_-]+/[a-z0-9_-]+$"
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Coding = Annotated[str, Field(pattern="^(raw|zstd)$")]
+Coding = Annotated[str, Field(pattern=f"^({'|'.join(CODINGS)})$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
@@ -148,6 +150,9 @@ class ModelCard(Message):
     nodes: Count = Field(description="How many nodes its graph has.")
     cuts: list[Count] = Field(description="Indices of the cuts that the planner considers.")
     whole_because: str | None = Field(default=None, description="Why the model is served whole, when it is.")
+    made_from: Sha256 | None = Field(
+        default=None, description="The file that its main file was made from, so that frames enter as uint8 pictures."
+    )
 
 
 class NodeStatus(Message):
@@ -209,13 +214,26 @@ class SliceState(Message):
     failed: dict[str, str] = Field(default_factory=dict)
 
 
+class Anchor(Part):
+    """A cut at which head and tail are timed as they would run, so that the blocks' times can be put right."""
+
+    cut: Count
+    head: Sha256
+    tail: Sha256
+
+
 class ProfileRequest(Part):
     """Blocks to be timed: slices between neighbouring cuts, in order, that together are the model."""
 
     model: Sha256
     cuts: list[Count] = Field(description="The cut at which each block ends.")
     blocks: list[Sha256]
-    whole: Sha256 = Field(description="The slice that is the whole model; the blocks' times are scaled to its time.")
+    whole: Sha256 = Field(description="The slice that is the whole model; the blocks' times are put right by its time.")
+    anchors: list[Anchor] = Field(default_factory=list, description="At a few of the cuts, in order.")
+    batches: list[Annotated[int, Field(ge=1, le=MAX_BATCH)]] = Field(
+        default=[1], description="Batch sizes to be timed; 1 is always timed."
+    )
+    round: Count = Field(default=0, description="A node that has answered a lower round only profiles again.")
 
 
 class NodeWork(Message):
@@ -225,8 +243,19 @@ class NodeWork(Message):
     profiles: list[ProfileRequest] = Field(default_factory=list)
 
 
+class BatchTimes(Part):
+    """The blocks at a larger batch, for the batch as a whole."""
+
+    batch: Annotated[int, Field(ge=2, le=MAX_BATCH)]
+    block_ms: list[Milliseconds]
+    whole_ms: Milliseconds
+
+
 class NodeProfile(Message):
-    """How long each block of a model takes on a node; retained at node/<node>/profile/<model>."""
+    """How long each block of a model takes on a node that does nothing else; retained at node/<node>/profile/<model>.
+
+    The time from the input to a cut is the sum of the blocks before it: what a head to there takes, call included.
+    """
 
     node: Id
     boot: Id
@@ -235,7 +264,12 @@ class NodeProfile(Message):
     block_ms: list[Milliseconds] = Field(description="Median, corrected so that the blocks sum to the whole.")
     spread_ms: list[Milliseconds] = Field(description="Interquartile range of each block.")
     whole_ms: Milliseconds
-    runs: Count
+    local_ms: Milliseconds | None = Field(
+        default=None, description="The model's own file, on a node that has it: it may be slower than its slices."
+    )
+    runs: Count = Field(description="How many readings of each block the medians are of.")
+    batches: list[BatchTimes] = Field(default_factory=list, description="At the larger batches that were asked for.")
+    round: Count = Field(default=0, description="That of the request.")
 
 
 class Peer(Part):
@@ -337,6 +371,30 @@ class Candidate(Part):
     steps: list[Step] = Field(default_factory=list)
 
 
+class NodeInput(Part):
+    """A node as a decision saw it."""
+
+    node: Id
+    tier: Tier
+    whole_ms: Milliseconds | None = Field(default=None, description="The whole model there; None without a profile.")
+    wait_ms: Milliseconds = Field(default=0.0, description="How long a job was expected to wait for others.")
+    pace: float = Field(default=1.0, description="How many times longer than profiled it runs of late, counted in.")
+
+
+class Flip(Part):
+    """One figure at which the chosen way and its runner-up would tie, all else being equal."""
+
+    what: Literal["up_mbit", "down_mbit", "rtt_ms", "wait_ms", "whole_ms"]
+    where: str = Field(description="A node, or node>node for a link.")
+    now: float
+    at: float
+    text: str
+
+
+Cause = Literal["first", "link", "load", "speed", "nodes", "sizes", "pin", "limits"]
+"""What moved a plan: `speed` is a node's own, `load` what others make it wait, `nodes` who came, went or broke."""
+
+
 class Decision(Message):
     """Why the plan is what it is; retained at ctl/<device>/decision/<model>."""
 
@@ -348,11 +406,20 @@ class Decision(Message):
     changed: bool
     at: str = Field(description="When, ISO 8601, by the gateway's clock.")
     why: str
+    cause: Cause | None = Field(default=None, description="Of the running plan; None when an earlier gateway made it.")
     considered: Count
     chosen: Candidate
     runner_up: Candidate | None = None
     before: Candidate | None = None
     links: list[LinkReport] = Field(default_factory=list)
+    nodes: list[NodeInput] = Field(default_factory=list)
+    objective: dict[str, float] = Field(default_factory=dict, description="Weights of what plans minimise.")
+    limits: dict[str, float | bool | list[str]] = Field(default_factory=dict, description="Those in force.")
+    unmet: list[str] = Field(default_factory=list, description="Limits that no way keeps, or that a pin overrides.")
+    flips: list[Flip] = Field(default_factory=list, description="What would have to change for the runner-up to win.")
+    measured: list[Step] = Field(default_factory=list, description="The plan's steps as its frames have them.")
+    measured_ms: Milliseconds | None = Field(default=None, description="Median of its frames, from call to answer.")
+    off: float | None = Field(default=None, description="Measured over predicted, less one.")
     blocked: list[str] = Field(default_factory=list, description="What the planner lacked, node by node.")
 
 
@@ -369,9 +436,11 @@ class StreamStats(Message):
     routes: dict[str, Count] = Field(default_factory=dict, description="Answers by route, e.g. cam>edge1>cloud1.")
     p50_ms: Milliseconds | None = None
     p95_ms: Milliseconds | None = None
-    steps: list[Step] = Field(default_factory=list, description="Medians by step over the period's bus answers.")
+    steps: list[Step] = Field(default_factory=list, description="Medians by step over bus answers, or all.")
     cut_bytes: list[Count] = Field(default_factory=list, description="Median coded bytes at each cut.")
     in_flight: Count = 0
+    guarded: Count = Field(default=0, description="Frames under this plan that the un-split model was asked as well.")
+    agreed: Count = Field(default=0, description="Those of them whose answers said the same.")
     counters: dict[str, Count] = Field(
         default_factory=dict, description="Since the start: answered, dropped, late, ..."
     )

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from splitbus_schemas._kinds import DTYPES, KINDS_BY_NUMBER, KINDS_BY_TYPE
 from splitbus_schemas._read import Reader
-from splitbus_schemas.codecs import decode_bytes, encode_bytes
+from splitbus_schemas.codecs import CODINGS, coding_for, decode_bytes, encode_bytes
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
 from splitbus_schemas.limits import (
     MAX_HEADER_BYTES,
@@ -37,6 +37,7 @@ from splitbus_schemas.limits import (
     WIRE_VERSION,
 )
 from splitbus_schemas.packet_types import Packet, Tensor
+from splitbus_schemas.pictures import is_picture
 
 MAGIC: Final = b"SBus"
 _PREFIX: Final = struct.Struct("<4sBBHIIII")
@@ -46,8 +47,12 @@ Array: TypeAlias = NDArray[Any]
 
 
 def pack_tensor(name: str, array: Array, coding: str, *, final: bool = False) -> Tensor:
-    """`array` as a tensor of the wire. Raises PayloadTooLargeError; KeyError for a dtype or coding that is not ours."""
+    """`array` as a tensor of the wire; under a coding for pictures, what is none is coded as `coding_for` says.
+
+    Raises PayloadTooLargeError; ConfigError for a picture without Pillow; KeyError for a dtype or coding not ours.
+    """
     dtype = array.dtype.name
+    coding = coding_for(coding, dtype, array.shape, final=final)
     little = DTYPES[dtype]
     for what, size, limit in (
         (f"tensor {name!r}", array.nbytes, MAX_TENSOR_BYTES),
@@ -57,17 +62,26 @@ def pack_tensor(name: str, array: Array, coding: str, *, final: bool = False) ->
         if size > limit:
             raise PayloadTooLargeError(what, size, limit)
     flat = np.ascontiguousarray(array, dtype=little).reshape(-1).view(np.uint8).data if array.size else b""
-    return Tensor(name, dtype, array.shape, coding, encode_bytes(coding, flat), final)
+    return Tensor(name, dtype, array.shape, coding, encode_bytes(coding, flat, array.shape), final)
 
 
 def unpack_tensor(tensor: Tensor) -> Array:
     """The array in `tensor`, read-only and sharing its bytes where they are raw. Raises DecodeError."""
     dtype = DTYPES[tensor.dtype]
     size = math.prod(tensor.shape) * dtype.itemsize
-    data = decode_bytes(tensor.coding, tensor.data, size)
+    _check_picture(tensor)
+    data = decode_bytes(tensor.coding, tensor.data, size, tensor.shape)
     if tensor.dtype == "bool" and np.frombuffer(data, dtype=np.uint8).max(initial=0) > 1:
         raise DecodeError(f"tensor {tensor.name!r} of bool holds a byte that is neither 0 nor 1")
     return np.frombuffer(data, dtype=dtype).reshape(tensor.shape)
+
+
+def _check_picture(tensor: Tensor) -> None:
+    coding = CODINGS.get(tensor.coding)
+    if coding is not None and coding.picture and not is_picture(tensor.dtype, tensor.shape):
+        raise DecodeError(
+            f"tensor {tensor.name!r} is coded as {tensor.coding}, but {tensor.dtype}{list(tensor.shape)} is no picture"
+        )
 
 
 def encode(packet: Packet) -> bytes:

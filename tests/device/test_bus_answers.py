@@ -73,6 +73,23 @@ def test_lossy_codecs_stay_near(site: Site, chain: Path, codec: str) -> None:
         assert not session.last_answer.is_local
 
 
+@pytest.mark.parametrize(("codec", "lossy"), [("q8", True), ("zstd", False)])
+def test_what_a_lossy_codec_carried_is_now_and_then_asked_twice(
+    site: Site, chain: Path, codec: str, *, lossy: bool
+) -> None:
+    card = site.register(chain)
+    plan = site.plan(card, [("edge1", 2)], codec=codec)
+    with site.worker("edge1", *site.stage_slices(plan)), site.session(chain) as session:
+        site.follow(session, plan)
+        for _ in range(20):
+            session.run(None, made_up(session))
+        seen = len(site.streams(card))
+        wait_for("two more reports", lambda: len(site.streams(card)) > seen + 1)
+        newest = site.streams(card)[-1]
+        assert (newest.guarded > 0) is lossy
+        assert newest.agreed == newest.guarded < 20
+
+
 CASES: dict[str, tuple[Callable[[], onnx.ModelProto], list[int]]] = {
     "inputs_outputs": (models.inputs_outputs, [0, 1, 2, 4]),
     "early_output": (models.early_output, [0, 2, 3, 5]),

@@ -6,14 +6,17 @@ import difflib
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from tests import models
 from tests.broker_setup import TLS, ServerTls
 from tests.brokers import BrokerFactory, client_host
@@ -28,6 +31,7 @@ EXAMPLES = ROOT / "examples"
 PAGE = (ROOT / "docs" / "camera.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 PYTHON = [block for kind, block in BLOCKS if kind == "python"]
+COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
 
 
 def run(*arguments: object, cwd: Path, **env: str) -> str:
@@ -114,7 +118,14 @@ def page_site(broker_factory: BrokerFactory, tmp_path: Path) -> Iterator[Site]:
 @pytest.mark.broker
 def test_every_block_of_the_page_runs(page_site: Site, tmp_path: Path) -> None:
     broker = page_site.broker
-    assert len(PYTHON) == 3
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.full((240, 320, 3), 90, np.uint8)).save(tmp_path / "pictures" / "one.jpg")
+    assert len(COMMANDS) == 2
+    for command in COMMANDS:
+        name, *arguments = shlex.split(command)
+        assert name == "splitbus"
+        run("-P", "-m", "splitbus_cli", *arguments, cwd=tmp_path, SPLITBUS_STATE_DIR=str(tmp_path / "gateway"))
+    assert len(PYTHON) == 4
     for number, block in enumerate(PYTHON):
         program = tmp_path / f"block{number}.py"
         program.write_text(

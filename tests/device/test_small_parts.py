@@ -132,6 +132,8 @@ def test_a_second_of_frames_summed_up() -> None:
         "steps": [{"what": "run", "where": "edge1", "ms": 10.5, "bytes": None}],
         "cut_bytes": [1050],
         "in_flight": 2,
+        "guarded": 0,
+        "agreed": 0,
         "counters": counters,
     }
     empty = report(tally)

@@ -14,6 +14,7 @@ from tests.worker.slices import MODEL, scale_slice
 from splitbus_runtime.agent import MAX_ALERTS_PER_SECOND, Agent, Load
 from splitbus_runtime.bus import MemoryBroker
 from splitbus_runtime.store import BlobStore
+from splitbus_schemas.ids import model_key
 from splitbus_schemas.messages import Alert, NodeCaps, NodeProfile, NodeStatus, NodeWork, ProfileRequest
 from splitbus_schemas.topics import CAPS, PROFILE, STATUS, WORK
 
@@ -118,6 +119,38 @@ def test_a_profile_is_published_once(bus: MemoryBroker, start: Start) -> None:
     time.sleep(0.1)
     assert len(profiles) == 1
     assert profiles[0].block_ms == [profiles[0].whole_ms]
+
+
+def test_a_later_round_is_profiled_again(bus: MemoryBroker, start: Start) -> None:
+    agent = start()
+    piece = scale_slice()
+    piece.put(agent.store)
+    profiles: list[NodeProfile] = []
+    reader = bus.connect()
+    reader.subscribe(PROFILE.at("t", node="w1", model="+"), lambda d: profiles.append(NodeProfile.from_json(d.payload)))
+    for turn in (0, 2, 1):
+        request = ProfileRequest(model=MODEL, cuts=[1], blocks=[piece.id], whole=piece.id, round=turn)
+        reader.publish(WORK.at("t", node="w1"), NodeWork(profiles=[request]).to_json(), retain=True)
+        time.sleep(0.1)
+    wait_for(lambda: profiles and profiles[-1].round == 2, "the profile of the last round asked for")
+    time.sleep(0.1)
+    assert [found.round for found in profiles] == [0, 2]
+
+
+def test_slices_do_not_wait_for_a_profile(bus: MemoryBroker, start: Start, observer: Observer) -> None:
+    agent = start()
+    slow, wanted = scale_slice(factor=2.0), scale_slice(factor=3.0)
+    for piece in (slow, wanted):
+        piece.put(agent.store)
+    request = ProfileRequest(model=MODEL, cuts=list(range(1, 401)), blocks=[slow.id] * 400, whole=slow.id)
+    sender, topic = bus.connect(), WORK.at("t", node="w1")
+    sender.publish(topic, NodeWork(profiles=[request]).to_json(), retain=True)
+    time.sleep(0.2)
+    sender.publish(topic, NodeWork(profiles=[request], slices=[wanted.id]).to_json(), retain=True)
+    wait_for(lambda: observer.slices[-1].ready == [wanted.id], "the slice")
+    key = PROFILE.at("t", node="w1", model=model_key(MODEL))
+    assert key not in bus.retained, "the profile was not over when the slice was there"
+    wait_for(lambda: key in bus.retained, "the profile, which went on", 60)
 
 
 def test_a_profile_that_cannot_be_made_is_told(bus: MemoryBroker, start: Start, observer: Observer) -> None:

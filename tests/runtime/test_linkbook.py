@@ -121,6 +121,27 @@ def test_reports_follow_a_change_and_are_rare_without(pair: Pair) -> None:
     assert len(pair.reports) == before + 1, "it stays alive without samples"
 
 
+def test_a_step_is_told_with_the_sample_that_shows_it_and_jitter_waits_for_the_tick(pair: Pair) -> None:
+    for turn in range(6):
+        pair.book.note_up("b", 50_000, 0.01, START + turn / 5)
+    pair.book.tick(START + 1.1)
+    assert [report.up_mbit for report in pair.reports] == [40.0]
+    for seconds, told in ((0.012, 1), (0.05, 1), (0.052, 2), (0.05, 2)):
+        pair.book.note_up("b", 50_000, seconds, START + 1.3 + 2 * seconds)
+        assert len(pair.reports) == told, seconds
+    assert pair.reports[-1].up_mbit == pytest.approx(7.692)
+
+
+def test_a_link_in_doubt_is_probed_with_the_sample_that_made_it_doubtful(pair: Pair) -> None:
+    for turn in range(6):
+        pair.book.note_up("b", 50_000, 0.01, START + turn / 5)
+    assert pair.probes == []
+    pair.book.note_up("b", 50_000, 0.05, START + 2)
+    assert len(pair.probes) == 1
+    pair.book.note_up("b", 50_000, 0.05, START + 2.2)
+    assert len(pair.probes) == 1, "one is still out"
+
+
 def test_a_probe_is_answered_with_what_it_asked_for(pair: Pair) -> None:
     probe = Probe(5, "c", REPLY.at("t", node="c", boot="b9"), 9000, bytes(20_000))
     pair.book.answer(probe, Parcel("t", probe, START, 20_100, 19_900, 0.004), START + 0.5)

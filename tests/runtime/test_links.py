@@ -51,6 +51,33 @@ def test_one_outlier_never_shows(rate: float, jitter: list[float], outlier: floa
     assert known(with_rates(LinkEstimate(), *samples).up_mbit) == pytest.approx(rate, rel=0.11)
 
 
+@pytest.mark.parametrize(
+    ("samples", "estimate", "kept"),
+    [
+        ([50, 50, 50, 50, 10], 50, 5),  # one low sample is no step
+        ([50, 50, 50, 10, 50], 50, 4),  # and is forgotten when the next one gives it the lie
+        ([50, 50, 50, 50, 10, 50, 10], 50, 5),
+        ([50, 50, 50, 10, 12], 10, 2),  # two in a row are a step: what was before is no spread
+        ([50, 50, 50, 10, 12, 11], 10, 3),
+        ([10, 10, 10, 10, 10, 50, 50, 50], 10, 5),
+        ([10, 10, 10, 10, 10, 50, 60, 50, 55], 50, 4),
+    ],
+)
+def test_steps_and_outliers_by_hand(samples: list[float], estimate: float, kept: int) -> None:
+    series = with_rates(LinkEstimate(), *samples).up_mbit
+    assert known(series) == pytest.approx(estimate)
+    assert len(series.values) == kept
+
+
+def test_a_step_and_an_outlier_leave_confidence_as_it_was() -> None:
+    steady = [50.0] * 9
+    sure = [
+        with_rates(LinkEstimate(), *steady, *last).with_rtt(0.01, NOW + 10, "traffic").confidence(NOW + 11)
+        for last in ([50.0, 50.0], [50.0, 1.0], [10.0, 10.0])
+    ]
+    assert sure == pytest.approx([sure[0]] * 3)
+
+
 def test_a_sample_after_a_long_silence_stands_alone() -> None:
     link = with_rates(LinkEstimate(), 50, 50, 50).with_up(20_000, 20_000 * 8e-6 / 5, NOW + 60, "traffic")
     assert known(link.up_mbit) == pytest.approx(5)

@@ -146,10 +146,11 @@ def test_the_contract_explains_every_limit_message_and_field() -> None:
     for name in vars(limits):
         if name.isupper():
             assert f"| `{name}` |" in CONTRACT
-    for kind in Message.__subclasses__():
+    kinds = [kind for kind in Message.__subclasses__() if kind.__module__ == Message.__module__]
+    for kind in kinds:
         assert f"#### {kind.__name__}\n" in CONTRACT
         assert all(f"| `{field}` |" in CONTRACT for field in kind.model_fields if field != "v")
-    fields = {name for kind in (*Message.__subclasses__(), *Part.__subclasses__()) for name in kind.model_fields}
+    fields = {name for kind in (*kinds, *Part.__subclasses__()) for name in kind.model_fields}
     assert set(MEANINGS) <= fields, "a meaning without a field"
 
 

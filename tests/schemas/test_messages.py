@@ -58,9 +58,13 @@ def test_every_message_is_in_the_corpus() -> None:
     """WIRE-40"""
     kinds = {type(message) for message in MESSAGES.values()}
     assert {kind.message for kind in TOPICS if kind.message} | {m.SliceManifest} == kinds
-    assert set(m.Message.__subclasses__()) == kinds
+    assert {kind for kind in m.Message.__subclasses__() if kind.__module__ == m.__name__} == kinds
     for topic in TOPICS:
         assert topic.message is None or type(MESSAGES[topic.name]) is topic.message
+
+
+OPEN = {("counters",), ("routes",), ("failed",), ("objective",), ("limits",)}
+"""Fields of any keys."""
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -69,7 +73,7 @@ def test_unknown_fields_are_ignored_everywhere(name: str) -> None:
     document = DOCUMENTS[name]
     for path in places(DOCUMENTS[name]):
         value = at(document, path)
-        if isinstance(value, dict) and path[-1:] not in {("counters",), ("routes",), ("failed",)}:
+        if isinstance(value, dict) and path[-1:] not in OPEN:
             document = replaced(document, path, {**value, "added_later": [{"x": None}]})
     assert json.dumps(document).count("added_later") >= 1
     assert type(MESSAGES[name]).from_json(json.dumps(document).encode()) == MESSAGES[name]

@@ -27,7 +27,7 @@ ids = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True)
 whole = st.integers(0, 2**63 - 1)
 hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
 sentences = st.text(max_size=200)
-codings = st.sampled_from(sorted(CODINGS))
+codings = st.sampled_from(sorted(name for name, coding in CODINGS.items() if coding.picture is None))
 arrays = hnp.arrays(
     st.sampled_from(DTYPES).map(np.dtype), hnp.array_shapes(min_dims=0, max_dims=8, min_side=0, max_side=3)
 )
