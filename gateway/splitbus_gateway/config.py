@@ -13,13 +13,35 @@ from splitbus_schemas.messages import Id
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Blocks = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class PlannerSettings(Settings):
-    """What makes one plan better than another, and when a better one is worth a change."""
+class WeightSettings(Settings):
+    """In place of a named objective: plans minimise the sum of these figures, each times its weight."""
 
-    objective: Literal["latency"] = Field(default="latency", description="What plans minimise.")
+    latency: NotNegative = Field(default=0.0, description="For a frame's way, in ms.")
+    interval: NotNegative = Field(default=0.0, description="For the busiest node or link, in ms per frame.")
+    kilobytes: NotNegative = Field(default=0.0, description="For what all links carry of a frame.")
+    device_ms: NotNegative = Field(default=0.0, description="For what the device computes of a frame.")
+
+    @property
+    def are_given(self) -> bool:
+        """Whether any of them weighs something."""
+        return any((self.latency, self.interval, self.kilobytes, self.device_ms))
+
+
+class PlannerSettings(Settings):
+    """What makes one plan better than another, what plans have to keep to, and when a better one is worth a change."""
+
+    objective: Literal["latency", "throughput", "bytes", "device"] = Field(
+        default="latency",
+        description="What plans minimise: a frame's way, the busiest node or link, what links carry, what the device "
+        "computes.",
+    )
+    weights: WeightSettings = Field(
+        default_factory=WeightSettings, description="A weighted sum in place of the objective."
+    )
     deadline_ms: Positive | None = Field(
         default=None,
         description="Answers later than this are useless; a plan that cannot keep it says so.",
@@ -30,8 +52,34 @@ class PlannerSettings(Settings):
         description="Least share of answers that a lossy codec must leave as they were, measured on the samples.",
     )
     codecs: tuple[str, ...] = Field(
-        default=tuple(CODECS), description="Codecs that plans may use at a cut; `raw` and `zstd` lose nothing."
+        default=tuple(CODECS), description="Codecs that plans may use at a cut; `raw`, `zstd` and `webpll` lose nothing."
     )
+    keep_input_on_device: bool = Field(
+        default=False, description="Frames never leave the device as they are: at least one block runs there."
+    )
+    keep_blocks_on_device: Blocks = Field(
+        default=0, description="So many of the model's blocks run on the device, and nothing they are given leaves it."
+    )
+    keep_blocks_on_site: Blocks = Field(
+        default=0, description="So many blocks run on no cloud worker, and nothing they are given goes there."
+    )
+    device_memory_mb: Positive | None = Field(
+        default=None,
+        description="What the device's part may take in memory: weights and the largest tensors.",
+        examples=[64.0],
+    )
+    max_mbit: Positive | None = Field(
+        default=None,
+        description="What a device may send and receive together on average, at the rate its frames come.",
+        examples=[2.0],
+    )
+    max_mb_per_day: Positive | None = Field(
+        default=None, description="The same as megabytes a day, as mobile tariffs count.", examples=[500.0]
+    )
+    must_run: tuple[Id, ...] = Field(
+        default=(), description="Nodes or tiers (`device`, `edge`, `cloud`) that run a part of the model in every plan."
+    )
+    must_not_run: tuple[Id, ...] = Field(default=(), description="Nodes or tiers that run a part in none.")
     min_gain: Share = Field(default=0.10, description="A change must gain at least this share of the present latency.")
     min_gain_ms: NotNegative = Field(default=2.0, description="... and at least so many milliseconds.")
     dwell_s: NotNegative = Field(
@@ -52,6 +100,17 @@ class PlannerSettings(Settings):
         if unknown:
             raise ValueError(f"{unknown[0]} is no codec: use some of {known}")
         return codecs
+
+    @model_validator(mode="after")
+    def _orders_agree(self) -> Self:
+        both = sorted({*self.must_run} & {*self.must_not_run})
+        if both:
+            raise ValueError(f"{both[0]} is named by must_run and by must_not_run: keep one")
+        if "device" in self.must_not_run and (self.keep_input_on_device or self.keep_blocks_on_device):
+            raise ValueError("must_not_run names the device, but the first blocks are to be kept there: keep one")
+        if self.weights.are_given and self.objective != "latency":
+            raise ValueError(f"objective is {self.objective!r} and weights are given too: keep one")
+        return self
 
     @model_validator(mode="after")
     def _dwell_has_an_end(self) -> Self:

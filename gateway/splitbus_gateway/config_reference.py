@@ -56,13 +56,14 @@ def example() -> str:
     for name, kind in _tables(GatewayConfig):
         lines += ["", f"[{name}]"] if name else [""]
         for key, field in _values(kind):
-            lines += [*_wrapped(f"{field.description}"), f"# {key} = {_toml(_default(field) or field.examples[0])}"]
+            lines += [*_wrapped(f"{field.description}"), f"# {key} = {_toml(_shown(field))}"]
     return "\n".join(lines) + "\n"
 
 
 def _tables(kind: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     yield "", kind
-    yield from sections(kind)
+    for name, inner in sections(kind):
+        yield from ((f"{name}.{below}".rstrip("."), table) for below, table in _tables(inner))
 
 
 def _values(kind: type[BaseModel]) -> Iterator[tuple[str, Any]]:
@@ -74,6 +75,11 @@ def _default(field: Any) -> Any:
     return "" if field.default in (None, PydanticUndefined) else field.default
 
 
+def _shown(field: Any) -> Any:
+    default = _default(field)
+    return field.examples[0] if default == "" else default
+
+
 def _type(kind: type[BaseModel], key: str) -> str:
     """The type in words, with its bounds, as pydantic's JSON schema has it."""
     schema = kind.model_json_schema()["properties"][key]
@@ -81,7 +87,13 @@ def _type(kind: type[BaseModel], key: str) -> str:
     return " or ".join(_words(option) for option in options)
 
 
-_NAMES = {"string": "text", "number": "number", "integer": "whole number", "array": "list of texts"}
+_NAMES = {
+    "string": "text",
+    "number": "number",
+    "boolean": "true or false",
+    "integer": "whole number",
+    "array": "list of texts",
+}
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most"}
 
 

@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from splitbus_gateway.alerts import Alerts
+from splitbus_gateway.clock import SteadyClock
 from splitbus_gateway.drafts import Slicer
 from splitbus_gateway.epochs import Epochs
 from splitbus_gateway.facts import ModelFacts
+from splitbus_gateway.pacing import note_speeds
 from splitbus_gateway.profiling import Turns
 from splitbus_gateway.rollout import union
 from splitbus_gateway.state import WATCHED, NodeView, StreamKey, World
-from splitbus_gateway.stream import Stream, StreamSettings, Turn
+from splitbus_gateway.stream import Stream, StreamSettings
+from splitbus_gateway.switching import SliceSize
+from splitbus_gateway.telling import Turn
 from splitbus_runtime.bus import Bus, Delivery
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
@@ -30,6 +34,9 @@ TICK_S: Final = 1.0
 SETTLE_S: Final = 0.5
 """After the start the retained messages arrive; orders made of half of them would make workers drop slices."""
 
+FORGET_S: Final = 5.0
+"""So long after a connect, what the broker retains has arrived: what has not is retained no more."""
+
 _QUIET: Final = {topics.STATS.name, topics.STREAM.name, topics.PLAN.name}
 """These come every second, or from us, and wait for the tick."""
 
@@ -42,6 +49,9 @@ class Catalogue(Slicer, Protocol):
 
     def models(self) -> Mapping[str, ModelFacts]:
         """The models that can be planned, by their key in topics."""
+
+    def slice_size(self, slice_id: str) -> SliceSize | None:
+        """What a node reads to have a slice; None when it was not made here."""
 
 
 class Controller:
@@ -68,8 +78,13 @@ class Controller:
         self._unknown: set[StreamKey] = set()
         self._sent: dict[str, bytes] = {}
         self._turns = Turns()
+        self._clock = SteadyClock(now)
         self._due = now + settle_s
         self._asleep_until = self._due
+        self._session = 0
+        """Connections to the broker so far; counted on its thread, read on ours."""
+        self._forget_at: dict[int, float] = {}
+        bus.watch(self.note_connection)
 
     @property
     def filters(self) -> list[str]:
@@ -81,30 +96,52 @@ class Controller:
         """The running plans."""
         return {key: stream.running for key, stream in self._streams.items() if stream.running}
 
+    def note_connection(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
+        """The connection came or went; any thread."""
+        self._session += connected
+
     def handle(self, delivery: Delivery, now: float) -> None:
         """Take a message from the bus; what breaks the contract is counted and told, and changes nothing."""
+        now = self._read(now)
+        if self._sent.get(delivery.topic) != delivery.payload:
+            self._sent.pop(delivery.topic, None)  # somebody wrote over what we said: it is said again
+        loads = self.world.load_changes
         try:
             kind, fields = topics.parse_topic(delivery.topic)
-            self.world.apply(kind, fields, delivery.payload, now, retained=delivery.retain)
+            self.world.apply(
+                kind, fields, delivery.payload, now, retained=delivery.retain, session=self._session
+            )  # fmt: skip
         except DecodeError as error:
             self.alerts("bad_messages", str(error), delivery.topic)
         else:
-            if kind.name not in _QUIET:
-                self.touch(now, 0.0 if kind.name in _URGENT else DEBOUNCE_S)
+            if kind.name not in _QUIET or self.world.load_changes > loads:
+                self._touch(now, 0.0 if kind.name in _URGENT else DEBOUNCE_S)
 
-    def touch(self, now: float, patience_s: float = DEBOUNCE_S) -> None:
+    def touch(self, now: float) -> None:
         """Something changed: step soon."""
+        self._touch(self._read(now), DEBOUNCE_S)
+
+    def _touch(self, now: float, patience_s: float) -> None:
         self._due = max(self._asleep_until, min(self._due, now + patience_s))
 
     def due_in(self, now: float) -> float:
         """Seconds until `step` has something to do."""
-        return max(0.0, self._due - now)
+        return max(0.0, self._due - self._read(now))
+
+    def _read(self, now: float) -> float:
+        """Our own time, in which the caller's clock does not jump."""
+        steady = self._clock.read(now)
+        if self._clock.jumped:
+            self.alerts("clock_jumps", "the clock jumped: plans stay, and waiting goes on as if it had not")
+        return steady
 
     def step(self, now: float) -> None:
         """Plan, and publish what follows, when it is time."""
+        now = self._read(now)
         if now < self._due:
             return
         self._due = now + TICK_S
+        self._forget_pins(now)
         self._match_streams()
         for key, stream in sorted(self._streams.items()):
             self._step_stream(key, stream, now)
@@ -121,7 +158,9 @@ class Controller:
             if model is None:
                 self._tell_unknown(key)
             elif key not in self._streams:
-                self._streams[key] = Stream(device, model, self._catalogue, self._epochs, self._settings)
+                self._streams[key] = Stream(
+                    device, model, self._catalogue, self._epochs, self._settings, self._catalogue.slice_size
+                )  # fmt: skip
             else:
                 self._streams[key].model = model
         for key, view in self.world.streams.items():
@@ -131,6 +170,15 @@ class Controller:
         for key in [key for key in self._streams if key not in interested or key[1] not in models]:
             del self._streams[key]
             self._remove(key)
+
+    def _forget_pins(self, now: float) -> None:
+        """After a broker lost what it retained, pins that it no longer knows are obeyed no more."""
+        forget_at = self._forget_at.setdefault(self._session, now + FORGET_S)
+        if now < forget_at:
+            return
+        for device, model in self.world.forget_pins(self._session):
+            self.alerts("pins_forgotten", f"the pin of {device} is not retained any more: {device} is planned freely",
+                        topics.PIN.at(self._site, node=device, model=model))  # fmt: skip
 
     def _tell_unknown(self, key: StreamKey) -> None:
         if key not in self._unknown:
@@ -150,6 +198,7 @@ class Controller:
 
     def _step_stream(self, key: StreamKey, stream: Stream, now: float) -> None:
         try:
+            note_speeds(self.world, stream.model, key[0], now)
             turn = stream.step(self.world, now, self._timestamp())
         except Exception as error:  # noqa: BLE001 - a mistake in planning must not take the other plans down
             self.alerts("planning_failed", f"plan of {key[0]} stays as it is: {type(error).__name__}: {error}")
@@ -179,7 +228,8 @@ class Controller:
         admitted = self._turns.admit(workers_first, now)
         for view in views:
             models = unprofiled.get(view.node, []) if view.node in admitted else []
-            work = m.NodeWork(slices=sorted(slices.get(view.node, ())), profiles=self._profile_requests(models))
+            profiles = self._profile_requests(view.node, models)
+            work = m.NodeWork(slices=sorted(slices.get(view.node, ())), profiles=profiles)
             self._send(topics.WORK, work, node=view.node)
 
     def _unprofiled(self, view: NodeView) -> list[ModelFacts]:
@@ -191,13 +241,18 @@ class Controller:
             for key, stream in sorted(self._streams.items())
             if (view.node == key[0] if view.tier == "device" else self._is_there(key[0]))
         }
-        return [model for model in used.values() if not view.has_fresh_profile(model.model, model.block_ends)]
+        return [
+            model
+            for model in used.values()
+            if not view.has_fresh_profile(model.model, model.block_ends, self.world.speeds.round(view.node, model.key))
+        ]
 
-    def _profile_requests(self, models: Iterable[ModelFacts]) -> list[m.ProfileRequest]:
+    def _profile_requests(self, node: str, models: Iterable[ModelFacts]) -> list[m.ProfileRequest]:
         requests = []
         for model in models:
             try:
-                requests.append(self._catalogue.profile_request(model.model))
+                turn = self.world.speeds.round(node, model.key)
+                requests.append(self._catalogue.profile_request(model.model).model_copy(update={"round": turn}))
             except SplitbusError as error:
                 self.alerts("profiles_failed", f"{model.name} cannot be cut into blocks: {error}")
         return requests

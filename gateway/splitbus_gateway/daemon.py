@@ -16,7 +16,7 @@ from splitbus_gateway.controller import Controller
 from splitbus_gateway.epochs import Epochs
 from splitbus_gateway.hysteresis import Settings as Hysteresis
 from splitbus_gateway.presence import Presence
-from splitbus_gateway.problem import Limits
+from splitbus_gateway.problem import OBJECTIVES, Limits, Objective
 from splitbus_gateway.registry import Registry
 from splitbus_gateway.slicing import SliceBook
 from splitbus_gateway.stream import StreamSettings
@@ -183,10 +183,21 @@ class GatewayDaemon:
 
 def stream_settings(planner: PlannerSettings) -> StreamSettings:
     """The settings that streams are planned by."""
+    weights = planner.weights
     return StreamSettings(
         limits=Limits(
-            min_agreement=planner.min_agreement, codecs=frozenset(planner.codecs), deadline_ms=planner.deadline_ms
+            min_agreement=planner.min_agreement,
+            codecs=frozenset(planner.codecs),
+            deadline_ms=planner.deadline_ms,
+            keep_on_device=max(planner.keep_blocks_on_device, int(planner.keep_input_on_device)),
+            keep_on_site=planner.keep_blocks_on_site,
+            device_memory_mb=planner.device_memory_mb,
+            max_mbit=planner.max_mbit,
+            max_mb_per_day=planner.max_mb_per_day,
+            must_run=frozenset(planner.must_run),
+            must_not_run=frozenset(planner.must_not_run),
         ),
+        objective=Objective(**weights.model_dump()) if weights.are_given else OBJECTIVES[planner.objective],
         hysteresis=Hysteresis(
             min_gain=planner.min_gain,
             min_gain_ms=planner.min_gain_ms,

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from splitbus_gateway.problem import Codings, Cut, Floats, Limits, LinkFacts, NodeFacts, Pinned, Problem
+from splitbus_gateway.problem import Codings, Cut, Floats, Limits, LinkFacts, NodeFacts, Objective, Pinned, Problem
 from splitbus_gateway.state import NodeView, StreamView, World
 from splitbus_schemas import messages as m
 from splitbus_schemas.codecs import CODECS
@@ -34,6 +34,8 @@ class ModelFacts:
     reference_ms: float
     answer_bytes: float
     tensors: Mapping[int, tuple[str, ...]]
+    memory_mb: Floats | None = None
+    """What the slice from the input to each cut takes in memory; None when it is not known."""
 
     @property
     def key(self) -> str:
@@ -47,7 +49,13 @@ class ModelFacts:
 
 
 def build_problem(
-    world: World, model: ModelFacts, device: str, now: float, limits: Limits, barred: Mapping[str, str]
+    world: World,
+    model: ModelFacts,
+    device: str,
+    now: float,
+    limits: Limits,
+    barred: Mapping[str, str],
+    objective: Objective | None = None,
 ) -> Problem:
     """What the planner is asked for a device and a model. `barred` gives the workers to leave out, and why."""
     stream = world.streams.get((device, model.key)) or StreamView()
@@ -59,7 +67,7 @@ def build_problem(
         if reason:
             blocked.append(f"{name} {reason}")
         else:
-            workers.append(_node_facts(view, model, stream))
+            workers.append(_node_facts(view, model, stream, world.speeds.ratio(name, model.key, now)))
     own = world.nodes.get(device) or NodeView(device)
     names = [facts.node for facts in workers]
     pairs = [*product([device], names), *((a, b) for a, b in product(names, names) if a != b)]
@@ -67,13 +75,23 @@ def build_problem(
         codings=replace(model.codings, coded_bytes=_corrected(model.codings, stream)),
         reference_ms=max(model.reference_ms, 1e-6),
         answer_bytes=model.answer_bytes,
-        device=replace(_node_facts(own, model, StreamView()), node=device, tier="device", wait_ms=0.0),
+        device=_device_facts(world, own, model, now),
         workers=tuple(workers),
         links={pair: facts for pair in pairs if (facts := world.links.facts(*pair, now))},
         limits=limits,
+        objective=objective or Objective(),
+        frames_per_s=_frames_per_s(stream),
+        memory_mb=model.memory_mb,
+        tensors=model.tensors,
         pin=_pinned(stream.pin),
         blocked=tuple(blocked),
     )
+
+
+def _frames_per_s(stream: StreamView) -> float | None:
+    """How often frames came of late; None while none did."""
+    stats = stream.stats
+    return stats.frames / stats.period_s if stats and stats.frames else None
 
 
 def _absent(view: NodeView, now: float) -> str | None:
@@ -84,14 +102,30 @@ def _absent(view: NodeView, now: float) -> str | None:
     return None if view.caps else "has not said what it can do"
 
 
-def _node_facts(view: NodeView, model: ModelFacts, stream: StreamView) -> NodeFacts:
-    elapsed = elapsed_ms(view.profiles.get(model.key), model)
+def _device_facts(world: World, view: NodeView, model: ModelFacts, now: float) -> NodeFacts:
+    """The device; alone it runs the model's own file."""
+    pace, profile = world.speeds.ratio(view.node, model.key, now), view.profiles.get(model.key)
+    facts = _node_facts(view, model, StreamView(), pace)
+    if facts.elapsed_ms is not None and profile is not None:
+        facts.elapsed_ms[-1] = local_ms(profile) * pace
+    return replace(facts, tier="device", wait_ms=0.0)
+
+
+def local_ms(profile: m.NodeProfile) -> float:
+    """What the whole model takes where it runs from its own file, as a device alone does."""
+    return profile.whole_ms if profile.local_ms is None else profile.local_ms
+
+
+def _node_facts(view: NodeView, model: ModelFacts, stream: StreamView, pace: float) -> NodeFacts:
+    """`pace` is how many times longer than its profile says the node takes of late."""
+    profiled = elapsed_ms(view.profiles.get(model.key), model)
+    elapsed = None if profiled is None else profiled * pace
     caps = view.caps
     return NodeFacts(
         node=view.node,
         tier="cloud" if view.tier == "cloud" else "edge",
         elapsed_ms=elapsed,
-        wait_ms=0.0 if elapsed is None else wait_ms(view, float(elapsed[-1]), _own_share(view, stream)),
+        wait_ms=0.0 if elapsed is None else wait_ms(view, float(elapsed[-1]), own_share(view, stream)),
         codecs=frozenset(caps.codecs if caps else model.codings.codecs),
         max_packet_bytes=min(MAX_PACKET_BYTES, MAX_PARTS * _part_bytes(caps)) if caps else MAX_PACKET_BYTES,
     )
@@ -122,7 +156,8 @@ def wait_ms(view: NodeView, service_ms: float, own: float) -> float:
     return max(by_load, view.queued * share * service_ms / concurrency)
 
 
-def _own_share(view: NodeView, stream: StreamView) -> float:
+def own_share(view: NodeView, stream: StreamView) -> float:
+    """The share of the time that a stream's own frames keep a node busy."""
     stats = stream.stats
     if stats is None:
         return 0.0

@@ -1,11 +1,13 @@
-"""Link reports of both ends become one view of each link: smoothed, the newest and most confident report first."""
+"""Link reports of both ends become one view of each link: levels that step, the most confident report first."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from splitbus_gateway.changes import RATE, ROUND_TRIP, Level, Sensitivity, follow
 from splitbus_gateway.problem import LinkFacts
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.messages import LinkReport
@@ -21,35 +23,8 @@ MAX_MBIT: Final = 1e6
 RETAINED_WORTH: Final = 0.5
 """A retained report is of unknown age."""
 
-
-@dataclass(frozen=True, slots=True)
-class Smoothed:
-    """A level that follows jitter slowly and steps at once: `streak` counts samples in a row far on one side."""
-
-    level: float
-    newest: float
-    streak: int = 0
-
-
-_WEIGHT: Final = 0.2
-_STEP: Final = 3.0
-"""No jitter: one such sample moves the level. 20 % of jitter never gets there."""
-_FAR: Final = 1.8
-"""Twice in a row on one side is no jitter either."""
-
-
-def smooth(old: Smoothed | None, sample: float) -> Smoothed:
-    """The level after one more sample; a sample that merely repeats the last one is no news."""
-    if old is None or not old.level:
-        return Smoothed(sample, sample)
-    if sample == old.newest:
-        return old
-    ratio = sample / old.level
-    side = (ratio > _FAR) - (ratio < 1 / _FAR)
-    streak = old.streak + side if side * old.streak > 0 else side
-    if ratio > _STEP or ratio < 1 / _STEP or abs(streak) >= 2:
-        return Smoothed(sample, sample)
-    return Smoothed(old.level * (1 - _WEIGHT) + sample * _WEIGHT, sample, streak)
+_LEAST: Final = 1e-3
+"""A round trip of nothing has no logarithm."""
 
 
 @dataclass(slots=True)
@@ -59,17 +34,22 @@ class _Seen:
     report: LinkReport
     measured_at: float
     worth: float
-    rates: dict[str, Smoothed] = field(default_factory=dict)
+    levels: dict[str, Level] = field(default_factory=dict)
+    """Of the fields' logarithms."""
 
     def weight(self, now: float) -> float:
         age = max(0.0, now - self.measured_at)
         return float(self.report.confidence * self.worth * 0.5 ** (age / HALF_LIFE_S))
 
     def value(self, name: str) -> float | None:
-        return self.rates[name].level if name in self.rates else None
+        return math.exp(self.levels[name].mean) if name in self.levels else None
+
+    def outlives(self, now: float, *, retained: bool) -> bool:
+        """Whether the next report goes on from these levels: not from those of another time."""
+        return now - self.measured_at <= HALF_LIFE_S and (retained or self.worth == 1.0)
 
 
-_FIELDS: Final = ("rtt_ms", "up_mbit", "down_mbit")
+_FIELDS: Final[dict[str, Sensitivity]] = {"rtt_ms": ROUND_TRIP, "up_mbit": RATE, "down_mbit": RATE}
 _MIRRORED: Final = ("rtt_ms", "down_mbit", "up_mbit")
 """The same fields as the other end calls them."""
 
@@ -85,12 +65,14 @@ class Links:
         _check(report)
         ends = (report.node, report.peer)
         before = self._seen.get(ends)
-        rates = dict(before.rates) if before else {}
-        for name in _FIELDS:
+        levels = dict(before.levels) if before else {}
+        last = before.report if before and before.outlives(now, retained=retained) else None
+        for name, how in _FIELDS.items():
             sample = getattr(report, name)
-            if sample is not None:
-                rates[name] = smooth(rates.get(name), sample)
-        self._seen[ends] = _Seen(report, now - report.age_s, RETAINED_WORTH if retained else 1.0, rates)
+            if sample is None or (last and sample == getattr(last, name)):
+                continue  # what merely repeats the last report is no news
+            levels[name] = follow(levels.get(name) if last else None, math.log(max(sample, _LEAST)), how)
+        self._seen[ends] = _Seen(report, now - report.age_s, RETAINED_WORTH if retained else 1.0, levels)
 
     def forget(self, node: str, peer: str) -> None:
         """The report was removed."""
@@ -99,7 +81,7 @@ class Links:
     def facts(self, sender: str, receiver: str, now: float) -> LinkFacts | None:
         """The link from `sender` to `receiver` by both ends' reports; None when neither reported."""
         own, other = self._seen.get((sender, receiver)), self._seen.get((receiver, sender))
-        views = [(seen, names) for seen, names in ((own, _FIELDS), (other, _MIRRORED)) if seen]
+        views = [(seen, names) for seen, names in ((own, tuple(_FIELDS)), (other, _MIRRORED)) if seen]
         if not views:
             return None
         views.sort(key=lambda view: view[0].weight(now), reverse=True)

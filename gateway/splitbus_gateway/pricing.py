@@ -1,12 +1,17 @@
-"""The price of one way to run the model, step by step: what `planner` minimises, written for one candidate."""
+"""The price of one way to run the model, step by step, and its terms: what `planner` minimises, for one candidate."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from splitbus_gateway.problem import Cut, Floats, LinkFacts, NodeFacts, Problem, Split
+import numpy as np
+
+from splitbus_gateway.privacy import breach
+from splitbus_gateway.problem import Cut, Floats, LinkFacts, NodeFacts, Objective, Problem, Split
 from splitbus_schemas.errors import UnsatisfiableError
 from splitbus_schemas.messages import Step
 
@@ -21,25 +26,86 @@ class Priced:
     ms: float
     steps: tuple[Step, ...]
     noise_ms: float = 0.0
+    interval_ms: float = 0.0
+    """The busiest node or direction of a link, per frame: frames cannot come faster than one in so long."""
+    bytes: float = 0.0
+    """What all links carry of a frame."""
+    up_bytes: float = 0.0
+    """What the device sends."""
+    down_bytes: float = 0.0
+    """What the device receives."""
+    device_ms: float = 0.0
+    """What the device computes."""
+    loss: float = 0.0
+    """The share of answers that may differ from those of the model in one piece."""
+    device_mb: float | None = None
+    """What the device's slice takes in memory; None when it is not known."""
+
+    def score(self, objective: Objective) -> float:
+        """What `objective` makes of it; less is better."""
+        return (
+            objective.latency * self.ms
+            + objective.interval * self.interval_ms
+            + objective.kilobytes * self.bytes / 1e3
+            + objective.device_ms * self.device_ms
+        )
 
 
 def price(problem: Problem, split: Split) -> Priced:
-    """The predicted steps of `split`. Raises UnsatisfiableError with the reason when it cannot be run or priced."""
+    """The predicted steps of `split`, and what they cost.
+
+    Raises UnsatisfiableError with the reason when it cannot be run or priced, or must never be run.
+    """
     nodes = [node_facts(problem, node) for node in split.nodes]
-    rows = [_row(problem, cut) for cut in split.cuts]
-    bounds = [None, *(row for row, _ in rows), len(problem.codings.cuts) - 1]
-    steps, noise = [_run(nodes[0], bounds[0], bounds[1])], 0.0
+    cells = [_row(problem, cut) for cut in split.cuts]
+    reason = breach(problem, split)
+    if reason:
+        raise UnsatisfiableError(reason)
+    ends = [*(row for row, _ in cells), len(problem.codings.cuts) - 1]
+    steps, noise = [_run(nodes[0], None, ends[0])], 0.0
+    busy: dict[str, float] = defaultdict(float)
     for hop, (sender, receiver) in enumerate(pairwise(nodes)):
-        cell, link = rows[hop], measured_link(problem, sender.node, receiver.node)
+        cell, link = cells[hop], measured_link(problem, sender.node, receiver.node)
         _check_fits(problem, cell, split.cuts[hop], sender, receiver)
         leg = _leg(problem, cell, link, sender, receiver)
+        busy[leg[1].where] += wire_ms(link, float(problem.codings.coded_bytes[cell]))
         noise += _noise(link, leg[1].ms)
-        steps += [*leg, _run(receiver, bounds[hop + 1], bounds[hop + 2])]
+        steps += [*leg, _run(receiver, ends[hop], ends[hop + 1])]
     if split.cuts:
         link = measured_link(problem, split.nodes[0], split.nodes[-1])
         steps.append(_answer(problem, link, split))
+        busy[steps[-1].where] += wire_ms(link, problem.answer_bytes, down=True)
         noise += _noise(link, steps[-1].ms)
-    return Priced(split, sum(step.ms for step in steps), tuple(steps), noise)
+    computed = _computed(steps)
+    sent = [float(problem.codings.coded_bytes[cell]) for cell in cells]
+    answer = problem.answer_bytes if sent else 0.0
+    return Priced(
+        split,
+        sum(step.ms for step in steps),
+        tuple(steps),
+        noise,
+        interval_ms=max((*computed.values(), *busy.values()), default=0.0),
+        bytes=sum(sent) + answer,
+        up_bytes=sent[0] if sent else 0.0,
+        down_bytes=answer,
+        device_ms=computed[split.nodes[0]],
+        loss=sum(float(loss_of(problem)[cell]) for cell in cells),
+        device_mb=None if problem.memory_mb is None else float(problem.memory_mb[ends[0]]),
+    )
+
+
+def _computed(steps: Iterable[Step]) -> dict[str, float]:
+    """What each node computes, in ms."""
+    busy: dict[str, float] = defaultdict(float)
+    for step in steps:
+        if step.what in ("run", "encode", "decode"):
+            busy[step.where] += step.ms
+    return busy
+
+
+def loss_of(problem: Problem) -> Floats:
+    """The loss of each coding. Those of two cuts add up: a frame that either of them turns is wrong."""
+    return np.where(problem.codings.lossless, 0.0, 1.0 - problem.codings.agreement)
 
 
 def node_facts(problem: Problem, node: str) -> NodeFacts:
@@ -75,9 +141,14 @@ def slowness(problem: Problem, facts: NodeFacts) -> float:
 
 def one_way_ms(link: LinkFacts, size: float, *, down: bool = False) -> float:
     """Time for `size` bytes along a measured link, against its direction when `down`."""
+    return (link.rtt_ms or 0.0) / 2 + wire_ms(link, size, down=down)
+
+
+def wire_ms(link: LinkFacts, size: float, *, down: bool = False) -> float:
+    """How long `size` bytes keep one direction of the link busy."""
     # Small answers give no train to measure: until a probe has, the way down counts as fast as the way up.
     rate = (link.down_mbit or link.up_mbit) if down else link.up_mbit
-    return (link.rtt_ms or 0.0) / 2 + size * MS_PER_BYTE_AT_1_MBIT / (rate or 1.0)
+    return size * MS_PER_BYTE_AT_1_MBIT / (rate or 1.0)
 
 
 def _row(problem: Problem, cut: Cut) -> tuple[int, int]:
@@ -118,7 +189,7 @@ def _answer(problem: Problem, link: LinkFacts, split: Split) -> Step:
     return _link_step(split.nodes[-1], split.nodes[0], ms, problem.answer_bytes)
 
 
-def _run(facts: NodeFacts, begin: int | None, end: int | None) -> Step:
+def _run(facts: NodeFacts, begin: int | None, end: int) -> Step:
     """From one row to another; None is where the frame comes in, which need not be a row of a model without cuts."""
     begin_ms, end_ms = (0.0 if row is None else float(elapsed(facts)[row]) for row in (begin, end))
     return _step("run", facts.node, max(0.0, end_ms - begin_ms))

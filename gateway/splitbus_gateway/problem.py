@@ -113,7 +113,7 @@ OBJECTIVES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What every plan has to keep to; a pin overrides the agreement, not the packet size and not privacy."""
+    """What every plan has to keep to. A pin overrides all but privacy and the workers that must not run."""
 
     min_agreement: float = 0.97
     lossless_only: bool = False
@@ -121,18 +121,20 @@ class Limits:
     """None allows all."""
     deadline_ms: float | None = None
     keep_on_device: int = 0
-    """So many blocks (between neighbouring cuts of the problem) run on the device: 1 keeps the input there."""
+    """So many blocks (between neighbouring cuts of the problem) run on the device, and nothing that they are given
+    leaves it: 1 keeps the input there."""
     keep_on_site: int = 0
     """So many blocks never run on a cloud worker, nor does what they were given go there."""
     device_memory_mb: float | None = None
     """What the device's slice may take in memory, weights and largest tensors."""
     max_mbit: float | None = None
-    """What the device may send and receive on average, at the problem's frame rate."""
+    """What the device may send and receive together on average, at the problem's frame rate."""
     max_mb_per_day: float | None = None
+    """The same, in 10^6 bytes a day."""
     must_run: frozenset[str] = frozenset()
-    """Nodes or tiers that take part in every plan."""
+    """Nodes or tiers that run blocks in every plan."""
     must_not_run: frozenset[str] = frozenset()
-    """Nodes or tiers that take part in none."""
+    """Nodes or tiers that run blocks in none; the device may still encode what comes in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,8 @@ class Problem:
     """How often a frame comes; None when it is not known, and then no limit on bytes over time is judged."""
     memory_mb: Floats | None = None
     """What the device's slice up to each of the cuts takes in memory; None when it is not known."""
+    tensors: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """What crosses each cut, by the cut's index, so that a tensor that skips blocks is known again behind them."""
     pin: Pinned | None = None
     blocked: tuple[str, ...] = ()
 

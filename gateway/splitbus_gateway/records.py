@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from splitbus_gateway.facts import ModelFacts
+from splitbus_gateway.graph.images import Color, ImageInput, Layout
 from splitbus_gateway.problem import Codings
 from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.errors import ModelError
 from splitbus_schemas.messages import Count, Fraction, Milliseconds, ModelCard, Part, Sha256, TensorSpec, WeightRef
+
+FORMAT: Final = 2
+"""Of a record. Format 1 counted steps in another order, so that its cut indices mean other cuts."""
 
 
 class CodedSize(Part):
@@ -36,14 +41,41 @@ class CutRecord(Part):
     tensors: list[TensorSpec]
     bytes: Count = Field(description="Of the tensors as they are.")
     after: str = Field(description="The node before the cut.")
+    memory_bytes: Count = Field(description="Of what comes before it: its weights, and the most tensors alive at once.")
+
+
+class ImageRecord(Part):
+    """How the model was made to take frames: (pixel * scale - mean) / std."""
+
+    input: str
+    mean: list[float]
+    std: list[float]
+    scale: str = Field(description="As a fraction: 1/255 or 1.")
+    layout: Layout | None = Field(default=None, description="Of its source; none when the input's shape told.")
+    color: Color
+    size: list[Count] | None = Field(default=None, description="Width and height, where its source left them open.")
+
+    @classmethod
+    def of(cls, image: ImageInput) -> ImageRecord:
+        """What is written down of `image`."""
+        return cls(
+            input=image.name,
+            mean=list(image.mean),
+            std=list(image.std),
+            scale=str(image.scale),
+            layout=image.layout,
+            color=image.color,
+            size=list(image.size) if image.size else None,
+        )
 
 
 class ModelRecord(Part):
     """A registered model: one file models/<name>.json in the gateway's state folder."""
 
-    format: Literal[1] = Field(default=1, description="Of this file.")
+    format: Literal[2] = Field(default=FORMAT, description="Of this file.")
     card: ModelCard
     source: str = Field(description="The file that it was added from.")
+    image: ImageRecord | None = Field(default=None, description="How frames become its input, when that was added.")
     added: str = Field(description="When, ISO 8601.")
     samples: str = Field(description="What it was measured on; `synthetic` for random inputs.")
     sample_count: Count
@@ -52,6 +84,7 @@ class ModelRecord(Part):
     steps: Count = Field(description="Index of the last cut, the model's end.")
     cuts: list[CutRecord]
     weights: list[WeightRef]
+    memory_bytes: Count = Field(description="Of the whole model, as of what comes before a cut.")
     whole_ms: Milliseconds
     answer_bytes: Count
     sizes: list[CodedSize]
@@ -86,4 +119,32 @@ class ModelRecord(Part):
             lossless=np.broadcast_to([CODECS[codec].lossless for codec in codecs], shape),
         )
         tensors = {cut.index: tuple(tensor.name for tensor in cut.tensors) for cut in self.cuts}
-        return ModelFacts(self.name, self.model, codings, self.whole_ms, self.answer_bytes, tensors)
+        memory = np.array([*(cut.memory_bytes for cut in self.cuts), self.memory_bytes]) / 2**20
+        return ModelFacts(self.name, self.model, codings, self.whole_ms, self.answer_bytes, tensors, memory)
+
+
+class Outdated(Part):
+    """What every format of a record has: enough to name it, and to say how it is added again."""
+
+    format: int
+    card: ModelCard
+    source: str
+
+    @property
+    def remedy(self) -> str:
+        """One sentence."""
+        return (
+            f"model {self.card.name} was added by another version of splitbus (its record has format {self.format}, "
+            f"this program reads {FORMAT}): add it again with splitbus model add {self.card.name} {self.source}"
+        )
+
+
+def read_record(data: bytes) -> ModelRecord | Outdated:
+    """The record in `data`, or what can be read of one of another format. Raises ModelError for what is none."""
+    try:
+        found = Outdated.model_validate_json(data)
+        return ModelRecord.model_validate_json(data) if found.format == FORMAT else found
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the document"
+        raise ModelError(f"{place}: {first['msg']}") from error

@@ -9,31 +9,31 @@ Every process sees what another adds or removes, at the next `changed`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import shutil
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile, mkdtemp
+from tempfile import NamedTemporaryFile
 from typing import Final
 
 import numpy as np
-from pydantic import ValidationError
 
-from splitbus_gateway.graph import Cut, ModelGraph, Weight, cut_at, load_graph, useful_cuts
+from splitbus_gateway.graph import Cut, ModelGraph, cut_at, load_graph, useful_cuts
 from splitbus_gateway.graph import TensorSpec as GraphTensor
-from splitbus_gateway.records import CutRecord, ModelRecord
+from splitbus_gateway.graph.images import ImageInput
+from splitbus_gateway.graph.memory import memory_bytes
+from splitbus_gateway.model_files import ModelFiles
+from splitbus_gateway.records import CutRecord, ImageRecord, ModelRecord, Outdated, read_record
 from splitbus_gateway.samples import Feed, Given, read_samples, sample_shapes, synthetic_samples
 from splitbus_gateway.sizes import Measured, Progress, measure, silent
 from splitbus_runtime.places import stamp
 from splitbus_runtime.store import BlobStore
 from splitbus_schemas.errors import ModelError
 from splitbus_schemas.ids import check_id, model_key
-from splitbus_schemas.limits import MAX_BLOB_BYTES
-from splitbus_schemas.messages import FileRef, ModelCard, TensorSpec, WeightRef
+from splitbus_schemas.messages import FileRef, ModelCard, TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,14 @@ DEFAULT_SAMPLES: Final = 16
 
 MAX_MODELS: Final = 32
 
-_DECODED = ".decoded"
+_FLOAT_BYTES: Final = 4
 
 
 class Registry:
     """Models by name, below `state_dir`. Methods may be called from several threads, and raise ModelError.
 
     `samples` inputs are taken of a file of samples, or made up without one. Cuts that carry more than
-    `max_input_ratio` times the bytes of the inputs are left out.
+    `max_input_ratio` times the bytes of the inputs, narrow integers taken for floats, are left out.
     """
 
     def __init__(
@@ -63,16 +63,18 @@ class Registry:
     ) -> None:
         self.store = BlobStore(state_dir / "blobs", limit_bytes=store_limit_bytes)
         self._models = state_dir / "models"
-        self._files = state_dir / "files"
+        self._state = state_dir
+        self._files = ModelFiles(state_dir / "files", self.store)
         self._max_models = max_models
         self._samples = samples
         self._ratio = max_input_ratio
         self._lock = threading.RLock()
         self._stamps: dict[str, tuple[int, int]] = {}
         self._records: dict[str, ModelRecord] = {}
+        self._outdated: dict[str, Outdated] = {}
         self._version = self._told = 0
         self._graphs: dict[str, ModelGraph] = {}
-        for folder in (self._models, self._files):
+        for folder in (self._models, state_dir / "files"):
             folder.mkdir(parents=True, exist_ok=True)
         self.changed()
 
@@ -95,10 +97,18 @@ class Registry:
         """The model of that name. Raises ModelError."""
         records = {record.name: record for record in self.list()}
         record = records.get(name)
+        if record is None and name in self._outdated:
+            raise ModelError(self._outdated[name].remedy)
         if record is None:
             known = ", ".join(records) or "none"
             raise ModelError(f"no model {name!r} is registered; registered are {known}: use splitbus model add")
         return record
+
+    def outdated(self) -> tuple[Outdated, ...]:
+        """The models that another version wrote down, which are not served until they are added again."""
+        with self._lock:
+            self._refresh()
+            return tuple(found for _, found in sorted(self._outdated.items()))
 
     def find_by_hash(self, model: str) -> ModelRecord | None:
         """A registered model by its identity, or by its key in topics."""
@@ -112,7 +122,7 @@ class Registry:
                 record = self.find_by_hash(model)
                 if record is None:
                     raise ModelError(f"model {model_key(model)} is not registered: use splitbus model add")
-                path = self._folder(record.model) / record.card.files[0].name
+                path = self._files.folder(record.model) / record.card.files[0].name
                 graph = load_graph(path, shapes=record.shapes)
                 if graph.sha256 != record.model:
                     raise ModelError(f"{path} was changed: remove model {record.name} and add it again")
@@ -127,40 +137,51 @@ class Registry:
         path: Path,
         samples: Given | None = None,
         *,
+        image: ImageInput | None = None,
         replace: bool = False,
         progress: Progress = silent,
     ) -> ModelCard:
         """Register the model in a file: copy, cut and measure it. The same model and samples are not measured again.
 
-        Raises ModelError for a bad model, for samples that do not fit it, and, unless `replace`, for a name that
-        another model has; ConfigError for a name that cannot stand in a topic.
+        With an `image` it is first made to take frames, which gives a model of its own. Raises ModelError for a bad
+        model, for samples that do not fit it, and, unless `replace`, for a name that another model has; ConfigError
+        for a name that cannot stand in a topic.
         """
         check_id("model name", name)
-        graph = _load(path, samples)
-        feeds = synthetic_samples(graph.inputs, self._samples)
-        if samples is not None:
-            feeds = list(read_samples(samples, graph.inputs, self._samples))
-        digest = _digest(feeds)
-        known = self._known(name, graph, replace=replace)
-        if known is not None and (known.model, known.samples_sha256) == (graph.sha256, digest):
-            return known.card
-        graph = self._keep_files(graph)
         try:
-            record = self._record(name, path, graph, feeds, digest, samples, progress)
-            self._write(record)
+            with self._files.taking_frames(path, image) as made:
+                graph = _load(made, samples)
+                feeds = synthetic_samples(graph.inputs, self._samples)
+                if samples is not None:
+                    feeds = list(read_samples(samples, graph.inputs, self._samples))
+                digest = _digest(feeds)
+                known = self._known(name, graph, replace=replace)
+                if known is not None and (known.model, known.samples_sha256) == (graph.sha256, digest):
+                    return known.card
+                graph = self._files.keep(graph)
+            try:
+                record = self._record(_Added(name, path, image, samples, digest), graph, feeds, progress)
+                self._write(record)
+            finally:
+                self._drop_files(graph.sha256)
         except OSError as error:
-            raise ModelError(f"{self._files.parent} does not take model {name}: {error.strerror or error}") from error
-        finally:
-            self._drop_files(graph.sha256)
+            raise ModelError(f"{self._state} does not take model {name}: {error.strerror or error}") from error
         if known is not None:
             self._drop_files(known.model)
         return record.card
 
     def remove(self, name: str) -> None:
         """Forget a model and its files. Raises ModelError when there is none of that name."""
-        record = self.get(name)
+        outdated = {found.card.name: found for found in self.outdated()}
+        model = outdated[name].card.model if name in outdated else self.get(name).model
         (self._models / f"{name}.json").unlink(missing_ok=True)
-        self._drop_files(record.model)
+        self._drop_files(model)
+
+    def export(self, name: str, target: Path, *, replace: bool = False) -> ModelCard:
+        """Write a model's file to `target`, and those of its external data beside it. Raises ModelError."""
+        record = self.get(name)
+        self._files.export(record.model, record.card.files, target, replace=replace)
+        return record.card
 
     # Inside
 
@@ -175,16 +196,23 @@ class Registry:
 
     def _reload(self, name: str, path: Path | None) -> None:
         old = self._records.pop(name, None)
+        self._outdated.pop(name, None)
         if old is not None:
             self._graphs.pop(old.model, None)
         if path is None:
             return
         try:
-            self._records[name] = ModelRecord.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            found = read_record(path.read_bytes())
+        except (OSError, ModelError) as error:
             log.warning(
                 "%s cannot be read, so its model is left out (%s): remove the file, add the model again", path, error
             )
+            return
+        if isinstance(found, Outdated):
+            log.warning("%s", found.remedy)
+            self._outdated[name] = found
+        else:
+            self._records[name] = found
 
     def _known(self, name: str, graph: ModelGraph, *, replace: bool) -> ModelRecord | None:
         """The record of that name, if there is one."""
@@ -198,46 +226,14 @@ class Registry:
             )
         return record
 
-    def _folder(self, model: str) -> Path:
-        return self._files / model_key(model)
-
-    def _keep_files(self, graph: ModelGraph) -> ModelGraph:
-        """Copy the model's files, and read the graph from the copies."""
-        folder = self._folder(graph.sha256)
-        if not folder.is_dir():
-            temporary = Path(mkdtemp(dir=self._files, prefix="."))
-            try:
-                for file in graph.files:
-                    target = temporary / file.name
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(graph.path.parent / file.name, target)
-                with contextlib.suppress(FileExistsError):
-                    temporary.rename(folder)
-            except OSError as error:
-                raise ModelError(f"{graph.path} cannot be copied to {folder}: {error.strerror or error}") from error
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        copy = load_graph(folder / graph.files[0].name, shapes={spec.name: spec.sizes for spec in graph.inputs})
-        if copy.sha256 != graph.sha256:
-            raise ModelError(f"{graph.path} changed while it was read: add it again")
-        return copy
-
-    def _record(
-        self,
-        name: str,
-        path: Path,
-        graph: ModelGraph,
-        feeds: Sequence[Feed],
-        digest: str,
-        samples: Given | None,
-        progress: Progress,
-    ) -> ModelRecord:
-        useful = useful_cuts(graph, ratio=self._ratio)
+    def _record(self, added: _Added, graph: ModelGraph, feeds: Sequence[Feed], progress: Progress) -> ModelRecord:
+        useful = useful_cuts(graph, ratio=self._ratio * _narrowness(graph))
         start = cut_at(graph, 0)
         cuts = (start, *useful.cuts) if start.legal else ()
-        measured = _measure(graph, cuts, feeds, progress, made_up=samples is None)
+        measured = _measure(graph, cuts, feeds, progress, made_up=added.samples is None)
+        *memory, whole_memory = memory_bytes(graph, [*(cut.index for cut in cuts), graph.steps])
         card = ModelCard(
-            name=name,
+            name=added.name,
             model=graph.sha256,
             files=[FileRef(name=file.name, sha256=file.sha256, bytes=file.size) for file in graph.files],
             inputs=[_spec(spec) for spec in graph.inputs],
@@ -245,45 +241,24 @@ class Registry:
             nodes=graph.steps,
             cuts=[cut.index for cut in cuts],
             whole_because=useful.reason or None,
+            made_from=added.made_from(graph),
         )
         return ModelRecord(
             card=card,
-            source=str(path.resolve()),
+            source=str(added.path.resolve()),
+            image=ImageRecord.of(added.image) if added.image else None,
             added=datetime.now(UTC).isoformat(timespec="seconds"),
-            samples=_label(samples),
+            samples=_label(added.samples),
             sample_count=len(feeds),
-            samples_sha256=digest,
+            samples_sha256=added.digest,
             shapes={spec.name: list(spec.sizes) for spec in graph.inputs},
             steps=graph.steps,
-            cuts=[_cut_record(cut) for cut in cuts],
-            weights=[*self._keep_weights(graph)],
+            cuts=[_cut_record(*pair) for pair in zip(cuts, memory, strict=True)],
+            weights=self._files.weights(graph),
+            memory_bytes=whole_memory,
             whole_ms=measured.whole_ms,
             answer_bytes=measured.answer_bytes,
             sizes=list(measured.sizes),
-        )
-
-    def _keep_weights(self, graph: ModelGraph) -> Sequence[WeightRef]:
-        folder = graph.path.parent
-        files = {folder / file.name: file.sha256 for file in graph.files}
-        for path, sha in files.items():
-            self.store.remember_file(sha, path)
-        return [self._keep_weight(weight, graph.sha256, files) for weight in graph.weights.values()]
-
-    def _keep_weight(self, weight: Weight, model: str, files: dict[Path, str]) -> WeightRef:
-        if weight.nbytes > MAX_BLOB_BYTES:
-            raise ModelError(f"weight {weight.name} has {weight.nbytes} bytes, the limit is {MAX_BLOB_BYTES}")
-        sha, place = weight.sha256, {}
-        if weight.file is None:  # a list of numbers in the model file: what is removed with the model, not evicted
-            path = self._folder(model) / _DECODED / sha
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(weight.data)
-            self.store.remember_file(sha, path)
-        else:
-            self.store.remember_file(sha, weight.file, weight.offset, weight.nbytes)
-            place = {"file": files[weight.file], "offset": weight.offset}
-        return WeightRef.model_validate(
-            {"name": weight.name, "dtype": weight.dtype, "shape": weight.shape, "sha256": sha, "bytes": weight.nbytes}
-            | place
         )
 
     def _write(self, record: ModelRecord) -> None:
@@ -294,7 +269,33 @@ class Registry:
     def _drop_files(self, model: str) -> None:
         """Remove a model's files unless a name needs them. Others' are left: they may be about to get their name."""
         if self.find_by_hash(model) is None:
-            shutil.rmtree(self._folder(model), ignore_errors=True)
+            self._files.drop(model)
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What a model is added as."""
+
+    name: str
+    path: Path
+    image: ImageInput | None
+    samples: Given | None
+    digest: str
+
+    def made_from(self, graph: ModelGraph) -> str | None:
+        """The hash of the file that it was added from, when its own main file is another."""
+        if self.image is None:
+            return None
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return None if digest == graph.files[0].sha256 else digest
+
+
+def _narrowness(graph: ModelGraph) -> float:
+    """How many times more bytes the inputs would have as floats, which what crosses the cuts mostly is."""
+    own = sum(spec.nbytes for spec in graph.inputs)
+    as_floats = sum(max(spec.nbytes, spec.elements * _FLOAT_BYTES) for spec in graph.inputs)
+    return as_floats / own if own else 1.0
 
 
 def _load(path: Path, samples: Given | None) -> ModelGraph:
@@ -333,5 +334,11 @@ def _spec(spec: GraphTensor) -> TensorSpec:
     return TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape)
 
 
-def _cut_record(cut: Cut) -> CutRecord:
-    return CutRecord(index=cut.index, tensors=[_spec(t) for t in cut.tensors], bytes=cut.nbytes, after=cut.after)
+def _cut_record(cut: Cut, memory: int) -> CutRecord:
+    return CutRecord(
+        index=cut.index,
+        tensors=[_spec(t) for t in cut.tensors],
+        bytes=cut.nbytes,
+        after=cut.after,
+        memory_bytes=memory,
+    )

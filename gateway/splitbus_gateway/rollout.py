@@ -11,7 +11,7 @@ from typing import TypeAlias
 from splitbus_gateway.drafts import needs, split_of
 from splitbus_gateway.problem import Problem, Split
 from splitbus_gateway.state import World
-from splitbus_schemas.messages import Plan
+from splitbus_schemas.messages import Cause, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Pending:
     split: Split
     problem: Problem
     since: float
+    cause: Cause | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,9 @@ class Rollout:
         """Take a plan found on the bus as the running one: it was published before a restart."""
         self.running = Running(plan, split_of(plan), None, now)
 
-    def prepare(self, draft: Plan, problem: Problem, now: float) -> None:
+    def prepare(self, draft: Plan, problem: Problem, now: float, cause: Cause | None) -> None:
         """Put the draft's slices on order; it replaces what was pending."""
-        self.pending = Pending(draft, split_of(draft), problem, now)
+        self.pending = Pending(draft, split_of(draft), problem, now, cause)
 
     def progress(self, world: World, now: float) -> Progress:
         """How far the workers of the pending plan are."""

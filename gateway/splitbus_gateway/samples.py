@@ -1,39 +1,50 @@
-"""Inputs on which a model is measured: those a user gives, or smooth random ones."""
+"""Inputs on which a model is measured: those a user gives, pictures among them, or smooth random ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 
 from splitbus_gateway.graph import TensorSpec, load_feed
+from splitbus_gateway.picture_samples import SUFFIXES, frame_input, read_picture
 from splitbus_runtime.engine import Array
 from splitbus_schemas.errors import ModelError
 
 Feed: TypeAlias = Mapping[str, Array]
+T = TypeVar("T")
 
+_ARRAYS: Final = frozenset({".npy", ".npz"})
 _GRID: Final = 8  # a picture's large forms: so many random values along each side, the rest interpolated
 _NOISE: Final = 0.05
 
 
 Given: TypeAlias = Path | Sequence[Array | Feed]
-"""An .npz or .npy file, or arrays or feeds; an array may hold one input, or many along its first axis."""
+"""An .npz or .npy file, a folder of such files or of pictures, or arrays or feeds.
+
+An array may hold one input, or many along its first axis.
+"""
 
 
 def read_samples(source: Given, inputs: Sequence[TensorSpec], limit: int) -> list[Feed]:
-    """The feeds given: at most `limit`, evenly chosen, of those in a file.
+    """The feeds given: at most `limit`, evenly chosen, of those in a file or folder.
 
     Raises ModelError for one that does not fit the model.
     """
+    if isinstance(source, Path) and source.is_dir() and (pictures := _files(source, SUFFIXES)):
+        spec = frame_input(inputs, str(source))
+        return [{spec.name: read_picture(path, spec)} for path in _chosen(pictures, limit)]
     feeds = [feed for entry in _entries(source, inputs) for feed in _feeds(entry, inputs, _what(source))]
     if not feeds:
         raise ModelError(f"{_what(source)} hold no input: give at least one")
-    if not isinstance(source, Path):
-        return feeds
-    chosen = np.linspace(0, len(feeds) - 1, min(limit, len(feeds))).round().astype(int)
-    return [feeds[index] for index in chosen]
+    return _chosen(feeds, limit) if isinstance(source, Path) else feeds
+
+
+def _chosen(entries: Sequence[T], limit: int) -> list[T]:
+    chosen = np.linspace(0, len(entries) - 1, min(limit, len(entries))).round().astype(int)
+    return [entries[index] for index in chosen]
 
 
 def sample_shapes(source: Given, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, ...]]:
@@ -51,7 +62,21 @@ def sample_shapes(source: Given, inputs: Sequence[TensorSpec]) -> dict[str, tupl
 
 
 def _entries(source: Given, inputs: Sequence[TensorSpec]) -> Sequence[Array | Feed]:
-    return _read(source, inputs, str(source)) if isinstance(source, Path) else source
+    if not isinstance(source, Path):
+        return source
+    if not source.is_dir():
+        return [_read(source, inputs)]
+    if _files(source, SUFFIXES):
+        return []  # pictures are made to fit, they decide nothing
+    files = _files(source, _ARRAYS)
+    if not files:
+        kinds = ", ".join(sorted({*_ARRAYS, *SUFFIXES}))
+        raise ModelError(f"{source} holds no file of {kinds}: write inputs with numpy.save, or give pictures")
+    return [_read(path, inputs) for path in files]
+
+
+def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
 
 
 def _what(source: Given) -> str:
@@ -64,13 +89,14 @@ def synthetic_samples(inputs: Sequence[TensorSpec], count: int) -> list[Feed]:
     return [{spec.name: _synthetic(spec, rng) for spec in inputs} for _ in range(count)]
 
 
-def _read(path: Path, inputs: Sequence[TensorSpec], what: str) -> Sequence[Array | Feed]:
+def _read(path: Path, inputs: Sequence[TensorSpec]) -> Array | Feed:
     if path.suffix != ".npy":
-        return [load_feed(path)]
+        return load_feed(path)
     try:
-        return [np.load(path, allow_pickle=False)]
+        array: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{what} is not an .npy file of {inputs[0].name}: write one with numpy.save") from error
+        raise ModelError(f"{path} is not an .npy file of {inputs[0].name}: write one with numpy.save") from error
+    return array
 
 
 def _feeds(entry: Array | Feed, inputs: Sequence[TensorSpec], what: str) -> list[Feed]:

@@ -24,6 +24,7 @@ from splitbus_runtime.engine import Array, Session, open_session
 from splitbus_schemas import packet
 from splitbus_schemas.codecs import CODECS, Codec
 from splitbus_schemas.packet_types import FrameId, Hop, Job, Packet, Result
+from splitbus_schemas.pictures import is_picture
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Cuts done, and cuts in all."""
@@ -37,11 +38,16 @@ _TOPIC = f"splitbus/v1/home/reply/{_ID}/{_ID}"
 
 @dataclass(frozen=True)
 class Measured:
-    """A model's figures on this machine, on one thread. `sizes` has one entry for each cut and codec."""
+    """A model's figures on this machine, on one thread. `sizes` has an entry for each cut and codec that carries it."""
 
     whole_ms: float
     answer_bytes: int
     sizes: tuple[CodedSize, ...]
+
+
+def carries(codec: Codec, cut: Cut) -> bool:
+    """Whether the codec is one for the cut: those for pictures are where a picture crosses."""
+    return not codec.pictures or any(is_picture(tensor.dtype, tensor.sizes) for tensor in cut.tensors)
 
 
 def silent(_done: int, _total: int) -> None:
@@ -118,6 +124,8 @@ def _measure_cut(
     sizes = []
     for name in codecs:
         codec = CODECS[name]
+        if not carries(codec, here.cut):
+            continue
         crossed = _cross(graph, here, codec)
         kept, error = 1.0, 0.0
         if not codec.lossless:

@@ -10,12 +10,14 @@ from typing import TypeAlias
 from splitbus_gateway.facts import ModelFacts
 from splitbus_gateway.graph import SliceGraph, cut_at, extract, wire_tensors
 from splitbus_gateway.graph import TensorSpec as GraphTensor
+from splitbus_gateway.profiling import anchor_cuts
 from splitbus_gateway.records import ModelRecord
 from splitbus_gateway.registry import Registry
+from splitbus_gateway.switching import SliceSize
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import ModelError
 from splitbus_schemas.ids import model_key
-from splitbus_schemas.messages import ProfileRequest, SliceManifest, TensorSpec
+from splitbus_schemas.messages import Anchor, ProfileRequest, SliceManifest, TensorSpec
 
 Made: TypeAlias = tuple[str, SliceManifest]
 """A slice's id and its manifest."""
@@ -64,12 +66,27 @@ class SliceBook:
                 made = self._made[key] = self._make(*key)
             return made
 
+    def slice_size(self, slice_id: str) -> SliceSize | None:
+        """What a node reads to have a slice; None when it was not made here."""
+        with self._lock:
+            made = next((manifest for made_id, manifest in self._made.values() if made_id == slice_id), None)
+        return SliceSize(made.graph_bytes, sum(weight.bytes for weight in made.weights)) if made else None
+
     def profile_request(self, model: str) -> ProfileRequest:
         """The slices between neighbouring cuts, in order, to be timed. Raises ModelError."""
         record = self._record(model)
         cuts = sorted({cut.index for cut in record.cuts} - {0} | {record.steps})
-        blocks = [self._need(model, first, last) for first, last in pairwise((0, *cuts))]
-        return ProfileRequest(model=model, cuts=cuts, blocks=blocks, whole=self._need(model, 0, record.steps))
+        end = record.steps
+        return ProfileRequest(
+            model=model,
+            cuts=cuts,
+            blocks=[self._need(model, first, last) for first, last in pairwise((0, *cuts))],
+            whole=self._need(model, 0, end),
+            anchors=[
+                Anchor(cut=cut, head=self._need(model, 0, cut), tail=self._need(model, cut, end))
+                for cut in anchor_cuts(cuts)
+            ],
+        )
 
     def _need(self, model: str, first: int, last: int) -> str:
         made = self.slice_for(model, first, last)

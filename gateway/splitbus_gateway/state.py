@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+from splitbus_gateway.changes import BUSY, QUEUE, Level, follow
 from splitbus_gateway.links import Links
+from splitbus_gateway.profile_file import check_profile
+from splitbus_gateway.speed import Speeds
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
 from splitbus_schemas.errors import DecodeError
@@ -16,13 +20,9 @@ from splitbus_schemas.limits import MAX_PACKET_BYTES
 StreamKey: TypeAlias = tuple[str, str]
 """Device, and the model's key as it stands in topics."""
 
-MAX_BLOCK_MS: Final = 600_000.0
-"""A block of ten minutes is no block but a clock that jumped."""
-
 MAX_QUEUED: Final = 1_000_000
 """Workers refuse long before."""
 
-_STATS_WEIGHT: Final = 0.3
 _BYTES_WEIGHT: Final = 0.2
 
 
@@ -34,10 +34,15 @@ class NodeView:
     status: m.NodeStatus | None = None
     caps: m.NodeCaps | None = None
     slices: m.SliceState | None = None
+    held: frozenset[str] = frozenset()
+    """All slices that this boot had ready at any time: their bytes are there."""
     profiles: dict[str, m.NodeProfile] = field(default_factory=dict)
     busy: float = 0.0
     queued: float = 0.0
     stats: m.NodeStats | None = None
+    busy_level: Level | None = None
+    queue_level: Level | None = None
+    """Of log(1 + jobs)."""
     heard_at: float = float("-inf")
     """When it last said anything; what was retained says so once, of a node not heard before."""
 
@@ -58,10 +63,15 @@ class NodeView:
         """Its slices, if this boot reported them."""
         return self.slices if self.slices and self.slices.boot == self.boot else None
 
-    def has_fresh_profile(self, model: str, cuts: tuple[int, ...]) -> bool:
-        """Whether this boot profiled the model in these blocks."""
+    def has_fresh_profile(self, model: str, cuts: tuple[int, ...], turn: int = 0) -> bool:
+        """Whether this boot profiled the model in these blocks, in that round of requests or a later one."""
         profile = self.profiles.get(model_key(model))
-        return profile is not None and profile.boot == self.boot and tuple(profile.cuts) == cuts
+        return (
+            profile is not None
+            and profile.boot == self.boot
+            and tuple(profile.cuts) == cuts
+            and profile.round >= turn
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -72,6 +82,8 @@ class StreamView:
     plan: m.Plan | None = None
     stats: m.StreamStats | None = None
     pin: m.Pin | None = None
+    pin_session: int = 0
+    """The connection on which the pin was heard last."""
     measured: dict[tuple[int, str], float] = field(default_factory=dict)
     """Coded bytes at each (cut, codec) that has run, smoothed."""
 
@@ -83,11 +95,21 @@ class World:
         self.nodes: dict[str, NodeView] = {}
         self.streams: dict[StreamKey, StreamView] = {}
         self.links = Links()
+        self.speeds = Speeds()
+        self.load_changes = 0
+        """How often a node's load has stepped."""
 
     def apply(
-        self, kind: topics.Topic, fields: dict[str, str], payload: bytes, now: float, *, retained: bool = False
+        self,
+        kind: topics.Topic,
+        fields: dict[str, str],
+        payload: bytes,
+        now: float,
+        *,
+        retained: bool = False,
+        session: int = 0,
     ) -> None:
-        """Take a message of a topic; an empty one means that it was removed.
+        """Take a message of a topic; an empty one means that it was removed. `session` counts connections.
 
         Raises DecodeError, and changes nothing, when it breaks the contract or cannot be true.
         """
@@ -98,7 +120,7 @@ class World:
             return
         message = m.decode_message(kind.message, payload)
         _check_ends(kind, fields, message)
-        _TAKE[kind.name](self, fields, message, _When(now, retained))
+        _TAKE[kind.name](self, fields, message, _When(now, retained, session))
         view = self.nodes.get(fields["node"]) if kind.writers == ("node",) else None
         if view is not None and (not retained or view.heard_at == float("-inf")):
             view.heard_at = now
@@ -106,6 +128,13 @@ class World:
     def note_plan(self, key: StreamKey, plan: m.Plan) -> None:
         """A plan that we publish, without waiting to hear it."""
         self.streams.setdefault(key, StreamView()).plan = plan
+
+    def forget_pins(self, session: int) -> list[StreamKey]:
+        """Drop the pins that were heard on earlier connections alone; whose these were."""
+        lost = [key for key, view in sorted(self.streams.items()) if view.pin and view.pin_session < session]
+        for key in lost:
+            self.streams[key].pin = None
+        return lost
 
     def workers(self) -> list[NodeView]:
         """Edge and cloud nodes that are ready, by name."""
@@ -116,6 +145,7 @@ class World:
 class _When:
     now: float
     retained: bool
+    session: int
 
 
 def _check_ends(kind: topics.Topic, fields: dict[str, str], message: Any) -> None:
@@ -155,24 +185,24 @@ def _take_stats(world: World, fields: dict[str, str], stats: m.NodeStats, _: _Wh
     if stats.queued > MAX_QUEUED:
         raise DecodeError(f"stats of {stats.node} say {stats.queued} queued jobs, that is not believed")
     view = _view(world, fields)
-    weight = 1.0 if view.stats is None or view.stats.boot != stats.boot else _STATS_WEIGHT
-    view.busy += weight * (stats.busy - view.busy)
-    view.queued += weight * (stats.queued - view.queued)
+    goes_on = view.stats is not None and view.stats.boot == stats.boot
+    before = (view.busy_level, view.queue_level) if goes_on else (None, None)
+    view.busy_level = follow(before[0], stats.busy, BUSY)
+    view.queue_level = follow(before[1], math.log1p(stats.queued), QUEUE)
+    view.busy, view.queued = view.busy_level.mean, math.expm1(view.queue_level.mean)
+    world.load_changes += goes_on and (view.busy_level.count == 1 or view.queue_level.count == 1)
     view.stats = stats
 
 
 def _take_slices(world: World, fields: dict[str, str], slices: m.SliceState, _: _When) -> None:
-    _view(world, fields).slices = slices
+    view = _view(world, fields)
+    goes_on = view.slices is not None and view.slices.boot == slices.boot
+    view.held = (view.held if goes_on else frozenset()).union(slices.ready)
+    view.slices = slices
 
 
 def _take_profile(world: World, fields: dict[str, str], profile: m.NodeProfile, _: _When) -> None:
-    what = f"profile of {profile.node}"
-    if not len(profile.cuts) == len(profile.block_ms) == len(profile.spread_ms) or not profile.cuts:
-        raise DecodeError(f"{what} has {len(profile.cuts)} cuts for {len(profile.block_ms)} blocks")
-    if any(later <= earlier for earlier, later in zip(profile.cuts, profile.cuts[1:], strict=False)):
-        raise DecodeError(f"{what} names cuts out of order")
-    if not 0 < sum(profile.block_ms) <= MAX_BLOCK_MS or not 0 < profile.whole_ms <= MAX_BLOCK_MS:
-        raise DecodeError(f"{what} takes {sum(profile.block_ms):g} ms, that is not believed")
+    check_profile(profile)
     _view(world, fields).profiles[fields["model"]] = profile
 
 
@@ -188,8 +218,9 @@ def _take_plan(world: World, fields: dict[str, str], plan: m.Plan, _: _When) -> 
     _stream(world, fields).plan = plan
 
 
-def _take_pin(world: World, fields: dict[str, str], pin: m.Pin, _: _When) -> None:
-    _stream(world, fields).pin = pin
+def _take_pin(world: World, fields: dict[str, str], pin: m.Pin, when: _When) -> None:
+    view = _stream(world, fields)
+    view.pin, view.pin_session = pin, when.session
 
 
 def _take_stream(world: World, fields: dict[str, str], stats: m.StreamStats, _: _When) -> None:
@@ -210,6 +241,7 @@ def _ignore(_: World, __: dict[str, str]) -> None:
 
 def _remove_node(world: World, fields: dict[str, str]) -> None:
     world.nodes.pop(fields["node"], None)
+    world.speeds.forget(fields["node"])
 
 
 def _remove_profile(world: World, fields: dict[str, str]) -> None:

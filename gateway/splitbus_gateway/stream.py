@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 from splitbus_gateway import reasons
-from splitbus_gateway.decisions import decide, signature, waiting
+from splitbus_gateway.barred import Barred
+from splitbus_gateway.constraints import unmet
+from splitbus_gateway.decisions import Case, decide, waiting
 from splitbus_gateway.drafts import Slicer, draft, split_of
 from splitbus_gateway.epochs import Epochs
 from splitbus_gateway.facts import ModelFacts, build_problem
-from splitbus_gateway.hysteresis import History, should_switch
+from splitbus_gateway.hysteresis import History, pays, should_switch
 from splitbus_gateway.hysteresis import Settings as Hysteresis
-from splitbus_gateway.planner import Choice, alternates, plan
+from splitbus_gateway.planner import Choice, alternates, plan_anyway
 from splitbus_gateway.pricing import Priced, price
-from splitbus_gateway.problem import Limits, Problem, Split
+from splitbus_gateway.problem import Limits, Objective, Problem, Split
+from splitbus_gateway.reasons import Reason
 from splitbus_gateway.rollout import Failed, Patience, Ready, Rollout, holds
 from splitbus_gateway.state import StreamView, World
+from splitbus_gateway.switching import Sizes, cost_of
+from splitbus_gateway.telling import Teller, Turn
 from splitbus_schemas import messages as m
 from splitbus_schemas.errors import ModelError, UnsatisfiableError
 
@@ -31,6 +35,7 @@ class StreamSettings:
     """How streams are planned, and how patient a change is."""
 
     limits: Limits = field(default_factory=Limits)
+    objective: Objective = field(default_factory=Objective)
     hysteresis: Hysteresis = field(default_factory=Hysteresis)
     patience: Patience = field(default_factory=Patience)
     bar_s: float = 30.0
@@ -41,25 +46,13 @@ class StreamSettings:
     """A device that is away for longer gives its slices up."""
 
 
-AlertText: TypeAlias = tuple[str, str]
-"""One word that also names the counter, and the reason."""
-
-
-@dataclass(slots=True)
-class Turn:
-    """What a step of a stream wants to have published."""
-
-    plan: m.Plan | None = None
-    decision: m.Decision | None = None
-    alerts: list[AlertText] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class _Facts:
     """The facts of one step."""
 
     now: float
     at: str
+    world: World
     problem: Problem
     """Without the workers that are barred."""
     everything: Problem
@@ -68,33 +61,43 @@ class _Facts:
     current: Priced | None
     """The running plan under these facts; None when there is none, or it cannot be followed."""
 
+    def paces(self, model: str) -> dict[str, float]:
+        """How many times longer than its profile says each node takes of late."""
+        nodes = (self.everything.device, *self.everything.workers)
+        return {facts.node: self.world.speeds.ratio(facts.node, model, self.now) for facts in nodes}
+
 
 @dataclass(frozen=True)
 class _Goal:
     best: Priced
-    why: str
+    why: Reason
     firm: bool = False
-    """Nothing that is nearly as good will do: a pin."""
+    """Nothing that is nearly as good will do, and no cost is too high: a pin, or a limit to be kept."""
 
 
 class Stream:
     """The plans of one device for one model. `step` is called on every change of the world, and now and then."""
 
     def __init__(
-        self, device: str, model: ModelFacts, slicer: Slicer, epochs: Epochs, settings: StreamSettings | None = None
+        self,
+        device: str,
+        model: ModelFacts,
+        slicer: Slicer,
+        epochs: Epochs,
+        settings: StreamSettings | None = None,
+        sizes: Sizes = lambda _: None,
     ) -> None:
         self.device, self.model = device, model
-        self._slicer, self._epochs = slicer, epochs
+        self._slicer, self._epochs, self._sizes = slicer, epochs, sizes
         self._settings = settings or StreamSettings()
         self._rollout = Rollout(self._settings.patience)
         self._history = History(float("-inf"), float("inf"))
         self._previous: Split | None = None
-        self._barred: dict[str, tuple[str, float]] = {}
+        self._cause: m.Cause | None = None
+        self._barred = Barred(self._settings.bar_s)
         self._broken_epoch = -1
         self._seen_at = float("-inf")
-        self._decided_at = float("-inf")
-        self._signature: tuple[object, ...] = ()
-        self._told: str = ""
+        self._teller = Teller(self._settings.decision_s)
 
     def step(self, world: World, now: float, at: str) -> Turn:
         """Look at the world, decide, and say what is to be published; `at` is now, for people."""
@@ -110,12 +113,13 @@ class Stream:
         choice = self._choose(facts, turn)
         if choice is None:
             if self._rollout.running is None:
-                self._tell(turn, waiting(self.device, self.model, facts.problem, at), now)
+                self._teller.tell(turn, waiting(self.device, self.model, facts.problem, at), now)
             return turn
         goal, words = self._goal(facts, choice)
-        self._aim(facts, goal, turn)
-        self._advance(world, facts, turn)
-        self._tell(turn, self._decision(facts, choice, words, turn), now)
+        words = self._aim(facts, goal, turn) or words
+        self._advance(facts, turn)
+        self._keep_ahead(facts, turn)
+        self._tell(facts, choice, words, turn)
         return turn
 
     def wanted(self, now: float) -> Mapping[str, frozenset[str]]:
@@ -134,6 +138,7 @@ class Stream:
         if self._rollout.running is None and found and found.model == self.model.model and found.device == self.device:
             self._rollout.adopt(found, now)
             self._history = History(now, found.predicted_ms)
+            self._cause = "pin" if found.reason.startswith("pinned") else None
 
     def _note_device(self, stream: StreamView, world: World, now: float, turn: Turn) -> None:
         """A device that cannot load its head is left alone for a while."""
@@ -144,62 +149,69 @@ class Stream:
             return
         self._broken_epoch = state.epoch
         reason = f"is not used: {self.device} could not load its slice ({state.reason or 'no reason given'})"
-        self._bar((view.node for view in world.workers()), reason, now)
+        self._barred.add((view.node for view in world.workers()), reason, now)
         turn.alerts.append(("plans_failed", f"{self.device} could not follow plan {state.plan}: {state.reason}"))
 
-    def _bar(self, nodes: Iterable[str], reason: str, now: float) -> None:
-        self._barred |= dict.fromkeys(nodes, (reason, now + self._settings.bar_s))
-
     def _facts(self, world: World, stream: StreamView, now: float, at: str) -> _Facts:
-        self._barred = {node: entry for node, entry in self._barred.items() if entry[1] > now}
+        out = self._barred.reasons(now)
 
         def problem(barred: Mapping[str, str]) -> Problem:
-            return build_problem(world, self.model, self.device, now, self._settings.limits, barred)
+            settings = self._settings
+            return build_problem(world, self.model, self.device, now, settings.limits, barred, settings.objective)
 
-        narrowed = problem({node: reason for node, (reason, _) in self._barred.items()})
-        everything = problem({}) if self._barred else narrowed
-        return _Facts(now, at, narrowed, everything, stream, self._current(everything))
+        narrowed = problem(out)
+        everything = problem({}) if out else narrowed
+        return _Facts(now, at, world, narrowed, everything, stream, self._current(everything))
 
     def _current(self, problem: Problem) -> Priced | None:
         running = self._rollout.running
         if running is None or (running.plan.epoch == self._broken_epoch and not running.plan.is_local):
             return None
-        try:
-            return price(problem, running.split)
-        except UnsatisfiableError:
-            return None
+        return _priced(problem, running.split)
 
     # What should run
 
     def _choose(self, facts: _Facts, turn: Turn) -> Choice | None:
         """The planner's choice; None while there is nothing to choose from."""
         try:
-            choice = plan(facts.problem)
+            choice = plan_anyway(facts.problem)
         except UnsatisfiableError as reason:
-            if facts.problem.pin is None or facts.problem.device.elapsed_ms is None:
+            if facts.problem.device.elapsed_ms is None:
                 return None
-            self._tell_once(turn, "pins_failed", f"the pin of {self.device} cannot be followed: {reason}")
-            return plan(replace(facts.problem, pin=None))
-        self._told = ""
+            if facts.problem.pin is None:
+                self._teller.once(turn, "limits_failed", f"no plan for {self.device}: {reason}")
+                return None
+            self._teller.once(turn, "pins_failed", f"the pin of {self.device} cannot be followed: {reason}")
+            return plan_anyway(replace(facts.problem, pin=None))
+        self._teller.all_well()
         return choice
 
     def _goal(self, facts: _Facts, choice: Choice) -> tuple[_Goal | None, str]:
         """Where to go, if anywhere; and why so, or why not."""
         running, best = self._rollout.running, choice.best
         if choice.pin is not None:
-            words = reasons.pinned(choice, choice.pin.by)
+            why = reasons.pinned(choice, choice.pin.by)
             same = facts.current is not None and facts.current.split == best.split
-            return (None if same else _Goal(best, words, firm=True)), words
+            return (None if same else _Goal(best, why, firm=True)), why.text
         if running is None:
             return _Goal(best, reasons.first_plan(choice)), ""
         if facts.problem.pin is not None and facts.current is not None:
             return None, "the pin cannot be followed, the plan stays"
+        breach = self._breach(facts, choice)
         verdict = should_switch(
-            facts.current, best, facts.now, self._history, self._settings.hysteresis
+            facts.current, best, facts.now, self._history, self._settings.hysteresis, facts.problem.objective,
+            breach=breach,
         )  # fmt: skip
-        if verdict.switch:
-            return _Goal(best, reasons.changed(running.problem, facts.everything, running.split, best)), verdict.why
-        return self._stand_in(facts), verdict.why
+        if not verdict.switch:
+            return self._stand_in(facts), verdict.why
+        why = reasons.changed(running.problem, facts.everything, running.split, best, breach)
+        return _Goal(best, why, firm=bool(breach)), verdict.why
+
+    @staticmethod
+    def _breach(facts: _Facts, choice: Choice) -> str:
+        """A limit that the running plan does not keep, and the best does."""
+        broken = unmet(facts.everything, facts.current) if facts.current else {}
+        return next((text for text in broken.values() if text not in choice.unmet), "")
 
     def _stand_in(self, facts: _Facts) -> _Goal | None:
         """The running plan once more when a worker that it does not know could stand in."""
@@ -209,51 +221,76 @@ class Stream:
         known = {stage.node for route in running.plan.routes for stage in route}
         ways = alternates(facts.problem, running.split)
         new = sorted({node for way in ways for node in way.split.nodes[1:]} - known)
-        return _Goal(facts.current, f"{' and '.join(new)} can stand in: {running.split} goes on") if new else None
+        text = f"{' and '.join(new)} can stand in: {running.split} goes on"
+        return _Goal(facts.current, Reason(text, "nodes"), firm=True) if new else None
 
     # How to get there
 
-    def _aim(self, facts: _Facts, goal: _Goal | None, turn: Turn) -> None:
-        """Prepare the goal, unless what is being prepared will do."""
+    def _aim(self, facts: _Facts, goal: _Goal | None, turn: Turn) -> str:
+        """Prepare the goal, unless what is being prepared will do; why not, when it would cost too much."""
         pending = self._rollout.pending
         if goal is None:
             self._rollout.pending = None
-            return
+            return ""
         same = pending is not None and pending.split == goal.best.split
         if pending and (same or (not goal.firm and self._nearly(facts, pending.split, goal))):
-            return
+            return ""
         try:
             others = alternates(facts.problem, goal.best.split)
-            made = draft(self._slicer, self.model, facts.problem, goal.best, others, goal.why)
+            made = draft(self._slicer, self.model, facts.problem, goal.best, others, goal.why.text)
         except ModelError as error:
             turn.alerts.append(("slices_failed", f"no plan {goal.best.split} for {self.device}: {error}"))
-            self._bar(goal.best.split.nodes[1:], "is not used: its slice could not be made", facts.now)
-            return
-        self._rollout.prepare(made, facts.everything, facts.now)
+            self._barred.add(goal.best.split.nodes[1:], "is not used: its slice could not be made", facts.now)
+            return ""
+        objection = "" if goal.firm else self._objection(facts, goal.best, made)
+        if not objection:
+            self._rollout.prepare(made, facts.everything, facts.now, goal.why.cause)
+        return objection
+
+    def _objection(self, facts: _Facts, best: Priced, made: m.Plan) -> str:
+        """Why the change is not worth what it costs; only waiting can be weighed against waiting."""
+        if facts.current is None or not facts.problem.objective.latency:
+            return ""
+        gain, limits = facts.current.ms - best.ms, self._settings.hysteresis
+        cost = cost_of(made, facts.world, facts.problem, self._sizes)
+        if pays(gain, cost.ms, facts.problem.frames_per_s, limits):
+            return ""
+        return f"{best.split} would gain {gain:.1f} ms a frame, its slices cost {cost.ms:.0f} ms ({cost.fetched} bytes)"
 
     def _nearly(self, facts: _Facts, split: Split, goal: _Goal) -> bool:
-        limits = self._settings.hysteresis
-        try:
-            ms = price(facts.problem, split).ms
-        except UnsatisfiableError:
+        limits, objective = self._settings.hysteresis, facts.problem.objective
+        priced = _priced(facts.problem, split)
+        if priced is None or unmet(facts.problem, priced):
             return False
-        return ms - goal.best.ms <= max(limits.min_gain * ms, limits.min_gain_ms)
+        costs = priced.score(objective)
+        least = max(limits.min_gain * costs, limits.min_gain_ms * objective.latency)
+        return costs - goal.best.score(objective) <= least
 
-    def _advance(self, world: World, facts: _Facts, turn: Turn) -> None:
+    def _advance(self, facts: _Facts, turn: Turn) -> None:
         """Publish what is ready; bar who failed; leave a broken plan for the best that is ready now."""
-        progress, pending = self._rollout.progress(world, facts.now), self._rollout.pending
+        progress, pending = self._rollout.progress(facts.world, facts.now), self._rollout.pending
         if isinstance(progress, Failed):
             turn.alerts.append(("workers_failed", f"{progress.node} {progress.reason}: {self.device} does without it"))
-            self._bar([progress.node], progress.reason, facts.now)
+            self._barred.add([progress.node], progress.reason, facts.now)
             self._rollout.pending = pending = None
         if isinstance(progress, Ready) and pending:
-            turn.plan = self._publish(pending.draft, facts)
+            turn.plan = self._publish(pending.draft, facts, pending.cause)
         elif self._rollout.running and facts.current is None:
-            makeshift = self._makeshift(world, facts)
-            turn.plan = self._publish(makeshift, facts) if makeshift else None
+            turn.plan = self._makeshift(facts)
             self._history = replace(self._history, switched_at=float("-inf"))
 
-    def _makeshift(self, world: World, facts: _Facts) -> m.Plan | None:
+    def _keep_ahead(self, facts: _Facts, turn: Turn) -> None:
+        """A device ignores plans that are older than its own: ours is, when the epochs' file was lost."""
+        running, state = self._rollout.running, facts.stream.state
+        if turn.plan or not (running and state) or state.state != "active":
+            return
+        ours = running.plan
+        if state.epoch > ours.epoch or (state.epoch == ours.epoch and state.plan != ours.plan):
+            text = f"{self.device} follows {state.plan} of epoch {state.epoch}, not {ours.plan} of {ours.epoch}"
+            turn.alerts.append(("epochs_lost", f"{text}: it is told again with a higher one"))
+            turn.plan = self._publish(ours, facts, self._cause)
+
+    def _makeshift(self, facts: _Facts) -> m.Plan | None:
         """Until the best is ready: the fastest way whose workers are, all on the device at worst."""
         running = self._rollout.running
         if running is None:
@@ -262,16 +299,17 @@ class Stream:
         broken_head = running.plan.epoch == self._broken_epoch
         for place in range(1, 0 if broken_head else len(running.plan.routes)):
             wanted = {stage.node: frozenset([stage.slice]) for stage in running.plan.routes[place] if stage.slice}
-            if holds(world, wanted):
+            if holds(facts.world, wanted):
                 ways.append(split_of(running.plan, place))
         priced = [found for way in ways if (found := _priced(facts.problem, way))]
         if not priced:
             return None
-        best = min(priced, key=lambda way: way.ms)
+        best = min(priced, key=lambda way: way.score(facts.problem.objective))
         why = reasons.changed(running.problem, facts.everything, running.split, best)
-        return draft(self._slicer, self.model, facts.problem, best, alternates(facts.problem, best.split), why)
+        others = alternates(facts.problem, best.split)
+        return self._publish(draft(self._slicer, self.model, facts.problem, best, others, why.text), facts, why.cause)
 
-    def _publish(self, made: m.Plan, facts: _Facts) -> m.Plan:
+    def _publish(self, made: m.Plan, facts: _Facts, cause: m.Cause | None) -> m.Plan:
         before, stream = self._rollout.running, facts.stream
         floor = max(stream.plan.epoch if stream.plan else 0, stream.state.epoch if stream.state else 0)
         epoch = self._epochs.next((self.device, self.model.key), floor)
@@ -281,37 +319,40 @@ class Stream:
             turns = min(self._history.turns + 1, _MAX_TURNS) if split == self._previous else 0
             # The first plan is no change: what is measured in the next second may well be better.
             since = facts.now if before else float("-inf")
-            self._history = History(since, published.predicted_ms, turns)
+            self._history = History(since, self._costs(facts, split, published), turns)
             self._previous = before.split if before else None
+        self._cause = cause
         return published
+
+    @staticmethod
+    def _costs(facts: _Facts, split: Split, published: m.Plan) -> float:
+        priced = _priced(facts.everything, split)
+        return priced.score(facts.problem.objective) if priced else published.predicted_ms
 
     # What to tell
 
-    def _decision(self, facts: _Facts, choice: Choice, words: str, turn: Turn) -> m.Decision:
+    def _tell(self, facts: _Facts, choice: Choice, words: str, turn: Turn) -> None:
         running, pending = self._rollout.running, self._rollout.pending
         if running is None:
-            return waiting(self.device, self.model, facts.problem, facts.at, pending.draft if pending else None)
-        return decide(
+            draft_ = pending.draft if pending else None
+            self._teller.tell(turn, waiting(self.device, self.model, facts.problem, facts.at, draft_), facts.now)
+            return
+        self._teller.note(running.plan, facts.stream.stats)
+        case = Case(
             self.model,
             facts.everything,
             choice,
             _priced(facts.everything, running.split) or choice.best,
             running.plan,
             at=facts.at,
-            words=words,
+            words="" if choice.pin and self._cause == "pin" else words,
+            cause=self._cause,
             before=facts.current if turn.plan else None,
             changed=turn.plan is not None,
+            measured=self._teller.measured,
+            paces=facts.paces(self.model.key),
         )
-
-    def _tell(self, turn: Turn, decision: m.Decision, now: float) -> None:
-        new = signature(decision)
-        if turn.plan or new != self._signature or now - self._decided_at >= self._settings.decision_s:
-            turn.decision, self._signature, self._decided_at = decision, new, now
-
-    def _tell_once(self, turn: Turn, what: str, text: str) -> None:
-        if text != self._told:
-            self._told = text
-            turn.alerts.append((what, text))
+        self._teller.tell(turn, decide(case), facts.now, case)
 
 
 def _priced(problem: Problem, split: Split) -> Priced | None:

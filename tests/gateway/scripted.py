@@ -52,12 +52,13 @@ def register(state: Path, name: str) -> Registry:
 class Node:
     """A scripted node: gets its slices ready at once and profiles what it is asked to, `slowness` times the reference.
 
-    `stuck` leaves orders undone, `broken` fails them.
+    `stuck` leaves orders undone, `broken` fails them. `shares` are the blocks' parts of the whole, even without them.
     """
 
     def __init__(self, broker: MemoryBroker, name: str, tier: str, whole_ms: float, boot: str = "b1") -> None:
         self.name, self.tier, self.whole_ms, self.boot = name, tier, whole_ms, boot
         self.stuck = self.broken = False
+        self.shares: list[float] = []
         self.work = m.NodeWork()
         self.peers: list[str] = []
         self.profiled: set[str] = set()
@@ -83,6 +84,10 @@ class Node:
             node=self.name, peer=peer, rtt_ms=rtt_ms, up_mbit=mbit, down_mbit=mbit, confidence=confidence, samples=9
         )
         self.send(topics.LINK, report, node=self.name, peer=peer)
+
+    def stats(self, busy: float, queued: int = 0) -> None:
+        stats = m.NodeStats(node=self.name, boot=self.boot, uptime_s=1.0, busy=busy, queued=queued)
+        self.send(topics.STATS, stats, node=self.name)
 
     def wants(self, model: str, state: str = "active", plan: str = "none", epoch: int = 0, **more: Any) -> None:
         message = m.PlanState.model_validate(
@@ -110,9 +115,11 @@ class Node:
             return
         self.profiled.add(request.whole)
         count = len(request.cuts)
+        shares = self.shares or [1 / count] * count
         profile = m.NodeProfile(
             node=self.name, boot=self.boot, model=request.model, cuts=request.cuts,
-            block_ms=[self.whole_ms / count] * count, spread_ms=[0.0] * count, whole_ms=self.whole_ms, runs=7,
+            block_ms=[self.whole_ms * share for share in shares], spread_ms=[0.0] * count, runs=7,
+            whole_ms=self.whole_ms,
         )  # fmt: skip
         self.send(topics.PROFILE, profile, node=self.name, model=model_key(request.model))
 
@@ -155,7 +162,7 @@ class Site:
         """All nodes but the silent ones send their statistics."""
         for name, view in self.controller.world.nodes.items():
             if name not in self.silent:
-                view.heard_at = self.now
+                view.heard_at = self.controller._clock.now
 
     def said(self, kind: topics.Topic) -> list[Any]:
         """Messages of a kind, oldest first."""

@@ -4,12 +4,15 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from splitbus_gateway import config_reference
 from splitbus_gateway.config import GatewayConfig, load_config
+from splitbus_gateway.daemon import stream_settings
+from splitbus_gateway.problem import OBJECTIVES, Limits, Objective
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import ConfigError
 
@@ -39,6 +42,10 @@ def test_settings_are_taken(tmp_path: Path) -> None:
         [planner]
         codecs = ["zstd", "q8"]
         deadline_ms = 80
+        must_not_run = ["cloud"]
+        [planner.weights]
+        latency = 1
+        kilobytes = 0.5
         [blobs]
         max_mbit = 5.5
         """,
@@ -46,6 +53,43 @@ def test_settings_are_taken(tmp_path: Path) -> None:
     assert config.state_dir == tmp_path / "state"
     assert config.broker.cafile == tmp_path / "ca.pem"
     assert (config.planner.codecs, config.planner.deadline_ms, config.blobs.max_mbit) == (("zstd", "q8"), 80.0, 5.5)
+    settings = stream_settings(config.planner)
+    assert settings.objective == Objective(1.0, kilobytes=0.5)
+    assert settings.limits == Limits(
+        min_agreement=0.98, codecs=frozenset({"zstd", "q8"}), deadline_ms=80.0, must_not_run=frozenset({"cloud"})
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_have_names(tmp_path: Path, name: str) -> None:
+    assert stream_settings(load(tmp_path, f"[planner]\nobjective = {name!r}").planner).objective == OBJECTIVES[name]
+
+
+def test_every_limit_has_a_setting(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        """
+        [planner]
+        min_agreement = 0.9
+        codecs = ["raw"]
+        deadline_ms = 100
+        keep_input_on_device = true
+        keep_blocks_on_site = 4
+        device_memory_mb = 64
+        max_mbit = 2
+        max_mb_per_day = 500
+        must_run = ["edge"]
+        must_not_run = ["cloud2"]
+        """,
+    )
+    limits = stream_settings(config.planner).limits
+    assert limits == Limits(
+        0.9, False, frozenset({"raw"}), 100.0, 1, 4, 64.0, 2.0, 500.0, frozenset({"edge"}), frozenset({"cloud2"})
+    )
+    not_set = {field.name for field in fields(Limits) if getattr(limits, field.name) == getattr(Limits(), field.name)}
+    assert not_set == {"lossless_only"}  # `codecs` says the same
+    more = load(tmp_path, "[planner]\nkeep_input_on_device = true\nkeep_blocks_on_device = 3")
+    assert stream_settings(more.planner).limits.keep_on_device == 3
 
 
 @pytest.mark.parametrize(
@@ -58,6 +102,18 @@ def test_settings_are_taken(tmp_path: Path) -> None:
         ('[planner]\ncodecs = ["q8", "jpeg"]', "jpeg is no codec: use some of raw, zstd, f16, q8, q4"),
         ("[planner]\ncodecs = []", "planner.codecs = []: name at least one of raw, zstd"),
         ('[planner]\nobjective = "luck"', "planner.objective = 'luck': input should be 'latency'"),
+        ("[planner.weights]\nlatency = -1", "planner.weights.latency = -1: input should be greater than or equal to 0"),
+        ("[planner.weights]\nspeed = 1", "planner.weights.speed is not a setting: known here are latency, interval"),
+        ('[planner]\nobjective = "bytes"\n[planner.weights]\nlatency = 1', "planner: objective is 'bytes' and weights"),
+        ("[planner]\nkeep_blocks_on_site = -1", "planner.keep_blocks_on_site = -1: input should be greater than or"),
+        ("[planner]\ndevice_memory_mb = 0", "planner.device_memory_mb = 0: input should be greater than 0"),
+        ("[planner]\nmax_mbit = inf", "planner.max_mbit = inf: input should be a finite number"),
+        ('[planner]\nmust_run = ["My Edge"]', "planner.must_run.0 = 'My Edge': string should match pattern"),
+        ('[planner]\nmust_run = ["a"]\nmust_not_run = ["a"]', "planner: a is named by must_run and by must_not_run"),
+        (
+            '[planner]\nkeep_input_on_device = true\nmust_not_run = ["device"]',
+            "planner: must_not_run names the device, but the first blocks are to be kept there",
+        ),
         ("[planner]\ndwell_s = 5\nmax_dwell_s = 1", "planner: max_dwell_s is 1, less than dwell_s with 5"),
         ("[planner]\nmin_gain_ms = nan", "planner.min_gain_ms = nan"),
         ('site = "My Home"', "site = 'My Home': string should match pattern"),
@@ -100,10 +156,11 @@ def test_the_example_is_a_file_of_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, example) == GatewayConfig()
     settings = "\n".join(re.sub(r"^# (?=\w+ = )", "", line) for line in example.splitlines())
     everything = tomllib.loads(settings)
-    assert set(everything) == set(GatewayConfig.model_fields)
     for name, kind in config_reference._tables(GatewayConfig):
-        if name:
-            assert set(everything[name]) == set(kind.model_fields)
+        table = everything
+        for part in filter(None, name.split(".")):
+            table = table[part]
+        assert set(table) == set(kind.model_fields), name
 
 
 def test_check_finds_drift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

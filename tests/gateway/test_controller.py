@@ -387,7 +387,7 @@ def test_a_mistake_in_planning_is_counted_and_the_last_plan_stays(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr(stream_module, "plan", fail)
+    monkeypatch.setattr(stream_module, "plan_anyway", fail)
     cast.edge.status("lost")
     cast.site.run(2)
     assert cast.plan == plan

@@ -6,60 +6,32 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from itertools import product
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.gateway.planning import broken, codings, every_way, limited_problems, node, problems, shape, three_tiers
 
 from splitbus_gateway.hysteresis import History, Settings, should_switch
 from splitbus_gateway.links import Links
-from splitbus_gateway.planner import Choice, alternates, plan
+from splitbus_gateway.planner import Choice, alternates, plan, plan_anyway
 from splitbus_gateway.pricing import Priced, price
-from splitbus_gateway.problem import Codings, Cut, Limits, LinkFacts, NodeFacts, Pinned, Problem, Split
+from splitbus_gateway.problem import (
+    OBJECTIVES,
+    Codings,
+    Cut,
+    Limits,
+    LinkFacts,
+    NodeFacts,
+    Objective,
+    Pinned,
+    Problem,
+    Split,
+)
 from splitbus_schemas.errors import UnsatisfiableError
 from splitbus_schemas.messages import LinkReport, Tier
-
-CODECS = ("raw", "q8")
-
-
-def codings(cuts: tuple[int, ...], coded_bytes: list[list[float]], codecs: tuple[str, ...] = CODECS) -> Codings:
-    sizes = np.array(coded_bytes, dtype=np.float64)
-    lossless = np.zeros(sizes.shape, dtype=np.bool_)
-    lossless[:, 0] = True
-    return Codings(
-        cuts=cuts,
-        codecs=codecs,
-        coded_bytes=sizes,
-        encode_ms=np.where(lossless, 0.0, 1.0),
-        decode_ms=np.where(lossless, 0.0, 0.5),
-        agreement=np.where(lossless, 1.0, 0.99),
-        lossless=lossless,
-    )
-
-
-def node(name: str, tier: Tier, times: list[float] | None, **more: float) -> NodeFacts:
-    elapsed = None if times is None else np.array(times, dtype=np.float64)
-    return NodeFacts(name, tier, elapsed, wait_ms=more.get("wait_ms", 0.0), codecs=frozenset(CODECS))
-
-
-def three_tiers(**more: Any) -> Problem:
-    """Input 100 kB, then cuts of 400 kB and 10 kB; the device is 10 times slower than the edge, 20 than the cloud."""
-    fields: dict[str, Any] = {
-        "codings": codings((0, 3, 7, 9), [[100e3, 25e3], [400e3, 100e3], [10e3, 2.5e3]]),
-        "reference_ms": 10.0,
-        "answer_bytes": 4000.0,
-        "device": node("cam1", "device", [0, 20, 60, 100]),
-        "workers": (node("edge1", "edge", [0, 2, 6, 10]), node("cloud1", "cloud", [0, 1, 3, 5])),
-        "links": {
-            ("cam1", "edge1"): LinkFacts(rtt_ms=2.0, up_mbit=40.0, down_mbit=80.0),
-            ("cam1", "cloud1"): LinkFacts(rtt_ms=20.0, up_mbit=10.0, down_mbit=40.0),
-            ("edge1", "cloud1"): LinkFacts(rtt_ms=10.0, up_mbit=100.0, down_mbit=100.0),
-        },
-    }
-    return Problem(**(fields | more))
 
 
 def test_input_as_8_bit_to_the_edge_by_hand() -> None:
@@ -179,84 +151,6 @@ def test_alternates_share_the_head() -> None:
 # --- against a plain loop
 
 
-def every_way(problem: Problem) -> Iterator[Priced]:
-    """All ways that the limits allow, one by one."""
-    cuts, codecs = problem.codings.cuts, problem.codings.codecs
-    device = problem.device.node
-    yield price(problem, Split((device,)))
-    ends = [Cut(cut, codec) for cut, codec in product(cuts[:-1], codecs)]
-    splits = [Split((device, w.node), (cut,)) for w in problem.workers for cut in ends]
-    splits += [
-        Split((device, e.node, c.node), (one, two))
-        for e in problem.workers
-        for c in problem.workers
-        for one in ends
-        for two in ends
-        if (e.tier, c.tier) == ("edge", "cloud") and one.index < two.index
-    ]
-    for split in splits:
-        if sum(loss(problem, cut) for cut in split.cuts) <= 1 - problem.limits.min_agreement + 1e-9:
-            try:
-                yield price(problem, split)
-            except UnsatisfiableError:
-                continue
-
-
-def loss(problem: Problem, cut: Cut) -> float:
-    cell = problem.codings.cuts.index(cut.index), problem.codings.codecs.index(cut.codec)
-    return 0.0 if problem.codings.lossless[cell] else 1.0 - float(problem.codings.agreement[cell])
-
-
-def shape(problem: Problem, split: Split) -> tuple[object, ...]:
-    tiers = tuple(facts.tier for name in split.nodes if (facts := problem.facts(name)))
-    return tiers, split.cuts
-
-
-milliseconds = st.floats(0, 100).map(lambda value: round(value, 3))
-
-
-@st.composite
-def problems(draw: st.DrawFn) -> Problem:
-    count, names = draw(st.integers(1, 5)), ("raw", "q8", "q4")[: draw(st.integers(1, 3))]
-    cells = (count, len(names))
-    grid = st.lists(st.floats(0, 1e5), min_size=count * len(names), max_size=count * len(names))
-
-    def array() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        return np.array(draw(grid)).reshape(cells)
-
-    def times(name: str, tier: Tier) -> NodeFacts:
-        blocks = draw(st.lists(milliseconds, min_size=count, max_size=count))
-        elapsed = None if draw(st.integers(0, 9)) == 0 and tier != "device" else np.cumsum([0.0, *blocks])
-        limit = draw(st.sampled_from([10**4, 10**6]))
-        known = frozenset(draw(st.sets(st.sampled_from(names)))) if draw(st.booleans()) else frozenset(names)
-        return NodeFacts(name, tier, elapsed, draw(milliseconds), known, limit)
-
-    def link() -> LinkFacts:
-        rate = st.floats(0.1, 1000)
-        return LinkFacts(draw(milliseconds), draw(rate), draw(st.none() | rate))
-
-    workers = tuple(times(f"edge{i}", "edge") for i in range(draw(st.integers(0, 2))))
-    workers += tuple(times(f"cloud{i}", "cloud") for i in range(draw(st.integers(0, 2))))
-    pairs = [("cam", w.node) for w in workers] + [(a.node, b.node) for a in workers for b in workers if a is not b]
-    lossless = np.zeros(cells, dtype=np.bool_)
-    lossless[:, 0] = True
-    sizes = array()
-    sizes[draw(st.integers(0, count - 1)), draw(st.integers(0, len(names) - 1))] = np.nan
-    agreement = np.array(draw(st.lists(st.sampled_from([0.9, 0.97, 0.98, 0.985, 0.99, 1.0]), min_size=sizes.size,
-                                       max_size=sizes.size))).reshape(cells)  # fmt: skip
-    return Problem(
-        codings=Codings(
-            tuple(range(0, 2 * count + 2, 2)), names, sizes, array() / 1e4, array() / 1e4, agreement, lossless
-        ),
-        reference_ms=draw(st.floats(1, 50)),
-        answer_bytes=draw(st.floats(0, 1e4)),
-        device=times("cam", "device"),
-        workers=workers,
-        links={pair: link() for pair in pairs if draw(st.integers(0, 4))},
-        limits=Limits(min_agreement=draw(st.sampled_from([0.9, 0.97, 0.98]))),
-    )
-
-
 @given(problems())
 @settings(max_examples=300, deadline=None)
 def test_all_at_once_equals_one_by_one(problem: Problem) -> None:
@@ -270,6 +164,46 @@ def test_all_at_once_equals_one_by_one(problem: Problem) -> None:
     if choice.runner_up:
         assert choice.runner_up.ms == pytest.approx(min(others), rel=1e-9, abs=1e-9)
     assert choice.best.ms == pytest.approx(sum(step.ms for step in choice.best.steps))
+
+
+@given(problem=limited_problems(), hard=st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_every_objective_and_limit_equals_one_by_one(problem: Problem, *, hard: bool) -> None:
+    goal = problem.objective
+    ways = list(every_way(problem, hard_deadline=True))
+    late = [] if hard else list(every_way(problem))
+    if not ways and not late:
+        with pytest.raises(UnsatisfiableError):
+            plan(problem, hard_deadline=hard)
+        return
+    choice = plan(problem, hard_deadline=hard)
+    if ways:
+        assert choice.in_time
+        assert choice.best.score(goal) == pytest.approx(min(way.score(goal) for way in ways), rel=1e-8, abs=1e-8)
+        level = [way.ms for way in ways if way.score(goal) <= choice.best.score(goal) + 1e-10]
+        assert choice.best.ms <= min(level) + 1e-6
+    else:
+        assert not choice.in_time
+        assert choice.best.ms == pytest.approx(min(way.ms for way in late), rel=1e-8, abs=1e-8)
+    if ways and (hard or goal != OBJECTIVES["latency"]):
+        assert choice.considered == len(ways)
+        others = [way.score(goal) for way in ways if shape(problem, way.split) != shape(problem, choice.best.split)]
+        assert (choice.runner_up is None) == (not others)
+        if choice.runner_up:
+            assert choice.runner_up.score(goal) == pytest.approx(min(others), rel=1e-8, abs=1e-8)
+    assert choice.unmet == (() if choice.in_time else (f"deadline {problem.limits.deadline_ms:g} ms",))
+
+
+@given(limited_problems())
+@settings(max_examples=100, deadline=None)
+def test_those_who_must_answer_get_a_plan_that_keeps_privacy_and_says_what_it_breaks(problem: Problem) -> None:
+    choice = plan_anyway(problem)
+    missed = broken(problem, choice.best)
+    assert bool(missed) == bool(choice.unmet)
+    assert not missed & {"keep_on_device", "keep_on_site", "min_agreement", "lossless_only", "codecs"}
+    assert not {facts.tier for facts in problem.workers if facts.node in choice.best.split.nodes} & (
+        problem.limits.must_not_run
+    )
 
 
 @given(problems())
@@ -289,28 +223,27 @@ def test_the_same_question_gets_the_same_answer_in_whatever_order_it_comes(probl
     assert (one.runner_up and one.runner_up.split) == (two.runner_up and two.runner_up.split)
 
 
-def large_problem() -> Problem:
+def large_problem(cuts: int = 48, codecs: int = 5, edges: int = 4, clouds: int = 2) -> Problem:
     rng = np.random.default_rng(1)
-    count, names = 48, ("raw", "zstd", "f16", "q8", "q4")
-    lossless = np.zeros((count, 5), dtype=np.bool_)
+    names, cells = tuple(f"codec{i}" for i in range(codecs)), (cuts, codecs)
+    lossless = np.zeros(cells, dtype=np.bool_)
     lossless[:, :2] = True
 
     def worker(name: str, tier: Tier, scale: float) -> NodeFacts:
-        return NodeFacts(name, tier, np.cumsum([0.0, *rng.random(count) * scale]), 1.0, frozenset(names))
+        return NodeFacts(name, tier, np.cumsum([0.0, *rng.random(cuts) * scale]), 1.0, frozenset(names))
 
-    workers = tuple(worker(f"edge{i}", "edge", 0.2) for i in range(4)) + tuple(
-        worker(f"cloud{i}", "cloud", 0.1) for i in range(2)
-    )
-    pairs = [("cam", w.node) for w in workers] + [(a.node, b.node) for a in workers[:4] for b in workers[4:]]
+    near = tuple(worker(f"edge{i}", "edge", 0.2) for i in range(edges))
+    far = tuple(worker(f"cloud{i}", "cloud", 0.1) for i in range(clouds))
+    pairs = [("cam", w.node) for w in near + far] + [(a.node, b.node) for a in near for b in far]
     return Problem(
         codings=Codings(
-            tuple(range(count + 1)), names, rng.random((count, 5)) * 1e5, rng.random((count, 5)),
-            rng.random((count, 5)), np.ones((count, 5)), lossless,
+            tuple(range(cuts + 1)), names, rng.random(cells) * 1e5, rng.random(cells), rng.random(cells),
+            np.ones(cells), lossless,
         ),
         reference_ms=5.0,
         answer_bytes=4e3,
         device=worker("cam", "device", 1.0),
-        workers=workers,
+        workers=near + far,
         links={pair: LinkFacts(10.0, 20.0, 20.0) for pair in pairs},
     )  # fmt: skip
 
@@ -327,6 +260,22 @@ def test_48_cuts_5_codecs_4_edges_and_2_clouds_take_a_few_milliseconds(capsys: p
         sys.stdout.write(f" [{choice.considered} ways in {np.median(times):.1f} ms] ")
     assert choice.considered == 1 + 6 * 240 + 8 * 25 * (48 * 47 // 2)
     assert min(times) < 25.0
+
+
+@pytest.mark.parametrize("objective", [*OBJECTIVES.values(), Objective(1.0, 0.5, 0.1, 0.2)])
+def test_100_cuts_and_8_codecs_over_three_tiers_take_less_than_10_milliseconds(
+    objective: Objective, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = replace(large_problem(cuts=100, codecs=8, edges=1, clouds=1), objective=objective)
+    times: list[float] = []
+    for _ in range(9):
+        begun = time.perf_counter()
+        choice = plan(problem)
+        times.append(1e3 * (time.perf_counter() - begun))
+    with capsys.disabled():
+        sys.stdout.write(f" [{choice.considered} ways in {np.median(times):.1f} ms] ")
+    assert choice.considered == 1 + 2 * 800 + 64 * (100 * 99 // 2)
+    assert min(times) < 10.0
 
 
 # --- hysteresis

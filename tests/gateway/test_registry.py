@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from tests import models
 
+from splitbus_gateway.graph import load_graph
+from splitbus_gateway.graph.images import ImageInput
+from splitbus_gateway.graph.memory import memory_bytes
+from splitbus_gateway.records import ImageRecord
 from splitbus_gateway.registry import Registry
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import ConfigError, ModelError
 from splitbus_schemas.ids import model_key, sha256
 from splitbus_schemas.messages import ModelCard
+
+PLAIN = [name for name, codec in CODECS.items() if not codec.pictures]
 
 
 @pytest.fixture
@@ -44,7 +53,7 @@ def test_a_model_is_added_read_and_removed(registry: Registry, chain: Path) -> N
     assert registry.find_by_hash(card.model) == record
     assert registry.find_by_hash(model_key(card.model)) == record
     assert (record.samples, record.sample_count) == ("synthetic", 2)
-    assert len(record.sizes) == len(card.cuts) * len(CODECS)
+    assert len(record.sizes) == len(card.cuts) * len(PLAIN)
     registry.remove("person")
     assert registry.list() == ()
     assert registry.find_by_hash(card.model) is None
@@ -201,7 +210,7 @@ def test_a_damaged_record_is_left_out_and_told(
 ) -> None:
     registry.add("person", chain)
     registry.add("face", chain)
-    (tmp_path / "state" / "models" / "person.json").write_text('{"format": 2}')
+    (tmp_path / "state" / "models" / "person.json").write_text('{"format": 2, "card": 3}')
     assert [record.name for record in Registry(tmp_path / "state").list()] == ["face"]
     assert "person.json" in caplog.text
 
@@ -244,7 +253,9 @@ def test_every_model_of_the_corpus_can_be_registered(registry: Registry, tmp_pat
     assert facts.codings.cuts == (*card.cuts, card.nodes)
     shape = (len(card.cuts), len(CODECS))
     assert facts.codings.coded_bytes.shape == facts.codings.lossless.shape == shape
-    assert np.isfinite(facts.codings.coded_bytes).all()
+    finite = np.isfinite(facts.codings.coded_bytes)
+    assert {codec for codec, column in zip(CODECS, finite.T, strict=True) if column.all()} == set(PLAIN)
+    assert finite.sum() == len(card.cuts) * len(PLAIN)  # no picture crosses anywhere
     assert (card.whole_because is None) == (len(card.cuts) > 1)
 
 
@@ -286,3 +297,121 @@ def test_a_state_folder_that_takes_nothing_is_named(registry: Registry, tmp_path
     with pytest.raises(ModelError, match="state does not take model person: No such file or directory"):
         registry.add("person", path)
     assert files_below(tmp_path / "state" / "files") == []
+
+
+# Models that take frames ----------------------------------------------------------------------------------------------
+
+IMAGE = ImageInput("x", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def test_an_image_input_gives_a_model_of_its_own(registry: Registry, chain: Path) -> None:
+    card = registry.add("person", chain, image=IMAGE)
+    assert [(spec.name, spec.dtype, spec.shape) for spec in card.inputs] == [("x", "uint8", [1, 16, 16, 3])]
+    assert card.made_from == sha256(chain.read_bytes())
+    assert card.files[0].sha256 == card.model != card.made_from
+    record = registry.get("person")
+    assert record.source == str(chain)
+    assert record.image == ImageRecord(
+        input="x", mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], scale="1/255", color="rgb"
+    )
+    assert card.cuts[0] == 0
+    assert not set(range(1, 5)) & set(card.cuts)  # half prepared, a picture is no better than as it came
+    column = record.facts().codings.coded_bytes[:, list(CODECS).index("jpeg85")]
+    assert np.isfinite(column).tolist() == [True] + [False] * (len(card.cuts) - 1)
+    again = registry.add("person", chain, image=IMAGE)
+    assert again == card
+    plain = registry.add("floats", chain)
+    assert (plain.made_from, plain.files[0].sha256) == (None, card.made_from)
+    with pytest.raises(ModelError, match="person belongs to another model"):
+        registry.add("person", chain)
+
+
+def test_a_frames_cuts_are_those_of_the_prepared_picture(registry: Registry, chain: Path) -> None:
+    """A camera's bytes are few, but so are those of an activation that a codec has made bytes of."""
+    prepared = 4  # Transpose, Cast, Sub, Mul
+    frames, floats = registry.add("frames", chain, image=IMAGE), registry.add("floats", chain)
+    assert frames.nodes == floats.nodes + prepared
+    assert frames.cuts[1:] == [cut + prepared for cut in floats.cuts[1:]]
+
+
+def test_a_picture_that_cannot_be_is_refused_and_leaves_nothing(registry: Registry, chain: Path) -> None:
+    with pytest.raises(ModelError, match=rf"{chain} has no input 'image', its inputs are x"):
+        registry.add("person", chain, image=ImageInput("image"))
+    assert files_below(registry.store.folder.parent) == []
+
+
+def test_a_registered_model_is_written_as_a_file(registry: Registry, chain: Path, tmp_path: Path) -> None:
+    card = registry.add("person", chain, image=IMAGE)
+    target = tmp_path / "new" / "frames.onnx"
+    assert registry.export("person", target) == card
+    assert sha256(target.read_bytes()) == card.model
+    with pytest.raises(ModelError, match=r"frames\.onnx is there already: give another place, or --replace"):
+        registry.export("person", target)
+    registry.export("person", target, replace=True)
+    with pytest.raises(ModelError, match="no model 'cat' is registered"):
+        registry.export("cat", target)
+    with pytest.raises(ModelError, match="cannot be written"):
+        registry.export("person", chain / "below" / "a" / "file.onnx")
+
+
+def test_external_data_is_written_beside_it(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    card = registry.add("person", models.external(tmp_path / "in"), image=IMAGE)
+    assert [file.name for file in card.files] == ["model.onnx", "model.data"]
+    registry.export("person", tmp_path / "out" / "frames.onnx")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["frames.onnx", "model.data"]
+    assert load_graph(tmp_path / "out" / "frames.onnx").inputs[0].dtype == "uint8"
+    with pytest.raises(ModelError, match=r"model\.data is there already"):
+        registry.export("person", tmp_path / "in" / "frames.onnx")
+
+
+def test_samples_may_be_pictures(registry: Registry, chain: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(5):
+        Image.fromarray(np.full((32, 40, 3), 50 * number, np.uint8)).save(folder / f"{number}.jpg")
+    registry.add("person", chain, folder, image=IMAGE)
+    record = registry.get("person")
+    assert (record.samples, record.sample_count) == (str(folder), 2)
+    with pytest.raises(ModelError, match="declare its image with --image-input"):
+        registry.add("floats", chain, folder)
+
+
+# What records tell ----------------------------------------------------------------------------------------------------
+
+
+def test_the_planner_is_told_what_memory_each_cut_takes(registry: Registry, chain: Path) -> None:
+    card = registry.add("person", chain)
+    facts = registry.get("person").facts()
+    expected = memory_bytes(registry.graph(card.model), [*card.cuts, card.nodes])
+    assert facts.memory_mb is not None
+    assert (facts.memory_mb * 2**20).tolist() == expected
+    assert facts.memory_mb[0] == 0
+
+
+def test_a_record_of_another_version_is_named_with_its_remedy(
+    registry: Registry, chain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = registry.add("person", chain)
+    path = tmp_path / "state" / "models" / "person.json"
+    record = json.loads(path.read_text())
+    for field in ("steps", "memory_bytes", "cuts", "sizes"):  # of which an older format knew nothing, or other things
+        del record[field]
+    path.write_text(json.dumps({**record, "format": 1}))
+    later = Registry(tmp_path / "state", samples=2)
+    assert later.list() == ()
+    remedy = (
+        r"model person was added by another version of splitbus \(its record has format 1, this program reads 2\): "
+        rf"add it again with splitbus model add person {chain}"
+    )
+    assert re.search(remedy, caplog.text)
+    for action in (later.get, later.graph):
+        with pytest.raises(ModelError, match=remedy if action == later.get else "is not registered"):
+            action("person")
+    assert [found.card.name for found in later.outdated()] == ["person"]
+    assert later.add("person", chain) == card
+    assert later.outdated() == ()
+    path.write_text(json.dumps({**record, "format": 1}))
+    last = Registry(tmp_path / "state")
+    last.remove("person")
+    assert (last.outdated(), files_below(tmp_path / "state" / "files")) == ((), [])

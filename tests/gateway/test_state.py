@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitbus_gateway.facts import ModelFacts, build_problem, wait_ms
-from splitbus_gateway.links import Links, Smoothed, smooth
+from splitbus_gateway.links import HALF_LIFE_S, Links
 from splitbus_gateway.problem import Codings, Limits
 from splitbus_gateway.state import WATCHED, NodeView, World
 from splitbus_schemas import messages as m
@@ -83,7 +83,7 @@ def test_the_bus_becomes_a_problem() -> None:
     assert [facts.node for facts in problem.workers] == ["cloud1", "edge1"]
     assert problem.device.elapsed_ms is not None
     assert problem.device.elapsed_ms.tolist() == [0.0, 4.0, 10.0]
-    assert problem.links["cam1", "edge1"].up_mbit == 40.0
+    assert problem.links["cam1", "edge1"].up_mbit == pytest.approx(40.0)
     assert ("cam1", "cloud1") not in problem.links
     assert problem.blocked == ()
 
@@ -119,11 +119,11 @@ def test_a_link_reported_by_its_far_end_is_read_the_other_way_round() -> None:
     links.report(m.LinkReport(node="cloud1", peer="cam1", rtt_ms=9.0, up_mbit=50.0, down_mbit=5.0, confidence=0.5), 0.0)
     facts = links.facts("cam1", "cloud1", 0.0)
     assert facts is not None
-    assert (facts.rtt_ms, facts.up_mbit, facts.down_mbit) == (9.0, 5.0, 50.0)
+    assert (facts.rtt_ms, facts.up_mbit, facts.down_mbit) == pytest.approx((9.0, 5.0, 50.0))
     links.report(m.LinkReport(node="cam1", peer="cloud1", up_mbit=8.0, confidence=0.9), 0.0)
     both = links.facts("cam1", "cloud1", 0.0)
     assert both is not None
-    assert (both.rtt_ms, both.up_mbit, both.down_mbit) == (9.0, 8.0, 50.0)
+    assert (both.rtt_ms, both.up_mbit, both.down_mbit) == pytest.approx((9.0, 8.0, 50.0))
 
 
 def test_an_old_report_loses_against_a_new_one_and_a_retained_one_is_worth_half() -> None:
@@ -132,30 +132,46 @@ def test_an_old_report_loses_against_a_new_one_and_a_retained_one_is_worth_half(
     links.report(m.LinkReport(node="b", peer="a", rtt_ms=1.0, down_mbit=5.0, confidence=0.8), 300.0)
     facts = links.facts("a", "b", 300.0)
     assert facts is not None
-    assert facts.up_mbit == 5.0
+    assert facts.up_mbit == pytest.approx(5.0)
     kept = Links()
     kept.report(m.LinkReport(node="a", peer="b", rtt_ms=1.0, up_mbit=50.0, confidence=0.8), 0.0, retained=True)
     assert (found := kept.facts("a", "b", 0.0)) is not None
     assert found.confidence == pytest.approx(0.4)
 
 
+def uplink(links: Links, mbit: float | None, now: float, *, retained: bool = False) -> float | None:
+    """What a further report makes of the uplink a>b."""
+    links.report(m.LinkReport(node="a", peer="b", rtt_ms=1.0, up_mbit=mbit, confidence=0.9), now, retained=retained)
+    facts = links.facts("a", "b", now)
+    assert facts is not None
+    return facts.up_mbit
+
+
 @given(st.lists(st.floats(0.85, 1.15), min_size=1, max_size=50))
-def test_jitter_moves_a_level_less_than_it_jitters(samples: list[float]) -> None:
-    level: Smoothed | None = smooth(None, 10.0)
-    for sample in samples:
-        level = smooth(level, 10 * sample)
-        assert min(10.0, 10 * min(samples)) <= level.level <= max(10.0, 10 * max(samples))
-        assert 8.5 <= level.level <= 11.5
+def test_jitter_moves_a_link_less_than_it_jitters(samples: list[float]) -> None:
+    links = Links()
+    seen = [uplink(links, 10 * sample, float(second)) for second, sample in enumerate(samples)]
+    assert all(rate is not None and 8.5 <= rate <= 11.5 for rate in seen)
 
 
-def test_a_step_moves_a_level_at_once_and_a_smaller_one_with_the_second_sample() -> None:
-    level = smooth(None, 50.0)
-    assert smooth(level, 10.0).level == 10.0
-    once = smooth(level, 25.0)
-    assert once.level == pytest.approx(45.0)
-    assert smooth(once, 24.0).level == 24.0
-    assert smooth(smooth(once, 55.0), 25.0).level > 40.0
-    assert smooth(once, 25.0) is once
+def test_a_step_moves_a_link_at_once_and_a_smaller_one_with_the_second_report() -> None:
+    links = Links()
+    for second in range(60):
+        uplink(links, 50.0 + second % 2, float(second))
+    assert uplink(links, 10.0, 60.0) == pytest.approx(10.0)
+    for second in range(61, 121):
+        uplink(links, 10.0 + second % 2, float(second))
+    assert uplink(links, 22.0, 121.0) == pytest.approx(10.5, rel=0.05)
+    assert uplink(links, 22.0, 121.1) == pytest.approx(10.5, rel=0.05), "a report that repeats the last is no news"
+    assert uplink(links, 23.0, 121.2) == pytest.approx(23.0)
+
+
+def test_levels_of_another_time_are_not_gone_on_with() -> None:
+    links = Links()
+    uplink(links, 30.0, 0.0, retained=True)
+    assert uplink(links, 20.0, 1.0) == pytest.approx(20.0), "what was retained is of unknown age"
+    assert uplink(links, None, 2.0) == pytest.approx(20.0)
+    assert uplink(links, 30.0, 3.0 + HALF_LIFE_S) == pytest.approx(30.0), "a minute later it is another link"
 
 
 def test_frames_of_the_running_plan_correct_the_sizes() -> None:

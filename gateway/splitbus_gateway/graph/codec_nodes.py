@@ -43,7 +43,7 @@ class Nodes:
         )
         return output
 
-    def constant(self, value: float | Sequence[int], dtype: str = "float32") -> str:
+    def constant(self, value: float | Sequence[Any], dtype: str = "float32") -> str:
         name = f"{self.prefix}/c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.array(value, dtype), name))
         return name

@@ -105,8 +105,7 @@ def take_weights(proto: ModelProto, path: Path) -> tuple[dict[str, Weight], tupl
     not carry, or inside a subgraph) is read into `proto`.
     Raises ModelError for external data that is missing, too short, or outside the model's folder.
     """
-    others = sorted({_location(tensor) for tensor in _tensors(proto) if _is_external(tensor)})
-    files = (_file(path, path.name), *(_file(_resolve(path, name), name) for name in others))
+    files = (_file(path, path.name), *(_file(file, name) for name, file in external_files(proto, path).items()))
     finder = _Finder(path)
     weights: dict[str, Weight] = {}
     constants: list[int] = []
@@ -128,6 +127,12 @@ def take_weights(proto: ModelProto, path: Path) -> tuple[dict[str, Weight], tupl
         proto.graph.initializer.append(weights[proto.graph.node[index].output[0]].stub())
         del proto.graph.node[index]
     return weights, files
+
+
+def external_files(proto: ModelProto, path: Path) -> dict[str, Path]:
+    """The files of the model's external data by name. Raises ModelError for one that is missing or lies elsewhere."""
+    names = sorted({_location(tensor) for tensor in _tensors(proto) if _is_external(tensor)})
+    return {name: _resolve(path, name) for name in names}
 
 
 class _Finder:

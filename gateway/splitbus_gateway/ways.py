@@ -1,0 +1,317 @@
+"""All ways to run the model at once: every route with its terms as arrays over the cuts, in blocks that caches hold.
+
+A coding is a row; a way is a route and one row for each of its legs. With leg(a, b)[row] = elapsed_a + encode + link
++ decode + wait_b - elapsed_b, a way's latency is the sum of its legs plus the last node's whole-model time plus the
+answer's way back; all other terms but the interval are sums over legs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitbus_gateway.pricing import elapsed, loss_of, measured_link, node_facts, one_way_ms, slowness, wire_ms
+from splitbus_gateway.privacy import blocks, kept_before, must_not_run
+from splitbus_gateway.problem import Cut, Flags, Floats, LinkFacts, NodeFacts, Problem, Split
+from splitbus_schemas.errors import UnsatisfiableError
+
+Ints: TypeAlias = NDArray[np.intp]
+
+BLOCK: Final = 1 << 15
+"""So many ways are priced at once: their arrays stay in the cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Codings, in the order of cut, then codec: position of the cut and of the codec, and what was measured of each."""
+
+    at: Ints
+    codec: Ints
+    size: Floats
+    encode_ms: Floats
+    decode_ms: Floats
+    loss: Floats
+    shown: Floats
+    """How many of the last blocks are given something that crosses the cut."""
+
+    @classmethod
+    def of(cls, problem: Problem) -> Rows:
+        """The codings that the limits allow."""
+        codings, limits = problem.codings, problem.limits
+        loss = loss_of(problem)
+        allowed = np.isfinite(codings.coded_bytes) & np.isfinite(loss)
+        if limits.lossless_only:
+            allowed &= codings.lossless
+        if limits.codecs is not None:
+            allowed &= np.array([codec in limits.codecs for codec in codings.codecs], dtype=np.bool_)
+        at, codec = cell = np.nonzero(allowed)
+        shown = (blocks(problem) - kept_before(problem)[at]).astype(np.float64)
+        times = codings.encode_ms[cell], codings.decode_ms[cell]
+        return cls(at, codec, codings.coded_bytes[cell], *times, loss[cell], shown)
+
+    def cut(self, problem: Problem, row: int) -> Cut:
+        """The cut and codec of a row."""
+        return Cut(problem.codings.cuts[self.at[row]], problem.codings.codecs[self.codec[row]])
+
+    def __getitem__(self, chosen: Flags) -> Rows:
+        return Rows(
+            self.at[chosen],
+            self.codec[chosen],
+            self.size[chosen],
+            self.encode_ms[chosen],
+            self.decode_ms[chosen],
+            self.loss[chosen],
+            self.shown[chosen],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some ways along a route: these rows of each leg, and which of them go together."""
+
+    parts: tuple[slice, ...]
+    order: Flags | None = None
+    """Of the block's first columns; the rows of all others go with any of the first leg's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A figure of every way along a route: `const` plus, for each leg, what its row adds."""
+
+    const: float
+    legs: tuple[Floats, ...] = ()
+
+    def __add__(self, other: Term) -> Term:
+        return Term(self.const + other.const, tuple(a + b for a, b in zip(self.legs, other.legs, strict=True)))
+
+    def times(self, factor: float) -> Term:
+        """The figure, weighed."""
+        return Term(factor * self.const, tuple(factor * leg for leg in self.legs))
+
+    def over(self, block: Block) -> Floats:
+        """The figure of each way of a block: as many dimensions as legs, one at least."""
+        parts = [leg[part] for leg, part in zip(self.legs, block.parts, strict=True)]
+        if not parts:
+            return np.array([self.const])
+        first = parts[0] + self.const
+        return np.add.outer(first, parts[1]) if len(parts) == 2 else first
+
+    def at(self, block: Block, places: Ints) -> Floats:
+        """The figure of the ways at these places of a block's flat array."""
+        parts = [leg[part] for leg, part in zip(self.legs, block.parts, strict=True)]
+        if not parts:
+            return np.full(places.shape, self.const)
+        first = parts[0] + self.const
+        return first[places // parts[1].size] + parts[1][places % parts[1].size] if len(parts) == 2 else first[places]
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """Nodes in order, the rows that each leg allows, and the terms of all ways along it.
+
+    The interval is the largest of `floors`, what depends on one leg's row alone, and of `middle`, what depends on both.
+    """
+
+    nodes: tuple[str, ...]
+    tiers: tuple[str, ...]
+    rows: tuple[Rows, ...]
+    terms: Mapping[str, Term]
+    floors: tuple[Floats, ...]
+    middle: Term | None
+
+    def blocks(self) -> Iterator[Block]:
+        """All ways, in blocks."""
+        if len(self.rows) < 2:
+            yield Block((slice(None),) * len(self.rows))
+            return
+        one, two = (rows.at for rows in self.rows)
+        begin = 0
+        while begin < one.size:
+            column = int(np.searchsorted(two, one[begin], side="right"))
+            if column == two.size:
+                return
+            end = min(one.size, begin + max(1, BLOCK // (two.size - column)))
+            mixed = int(np.searchsorted(two, one[end - 1], side="right"))
+            order = one[begin:end, None] < two[column:mixed] if mixed > column else None
+            yield Block((slice(begin, end), slice(column, None)), order)
+            begin = end
+
+    def weighed(self, weights: Mapping[str, float]) -> Term | None:
+        """The terms' weighed sum; None when there is nothing to sum."""
+        used = [self.terms[name].times(weight) for name, weight in weights.items() if weight and name != "interval"]
+        return reduce(Term.__add__, used) if used else None
+
+    def interval(self, block: Block) -> Floats:
+        """The interval of each way of a block."""
+        floors = [floor[part] for floor, part in zip(self.floors, block.parts, strict=True)]
+        if self.middle is None:
+            return floors[0]
+        longest = self.middle.over(block)
+        for leg, floor in enumerate(floors):
+            np.maximum(longest, floor[:, None] if leg == 0 else floor, out=longest)
+        return longest
+
+    def narrowed(self, keep: Sequence[Flags]) -> Route:
+        """The route with these rows of each leg only."""
+
+        def pick(legs: tuple[Floats, ...]) -> tuple[Floats, ...]:
+            return tuple(leg[flags] for leg, flags in zip(legs, keep, strict=True))
+
+        def term(old: Term) -> Term:
+            return Term(old.const, pick(old.legs))
+
+        return Route(
+            self.nodes,
+            self.tiers,
+            tuple(rows[flags] for rows, flags in zip(self.rows, keep, strict=True)),
+            {name: term(old) for name, old in self.terms.items()},
+            pick(self.floors),
+            term(self.middle) if self.middle else None,
+        )
+
+    def split(self, problem: Problem, block: Block, place: int) -> Split:
+        """The way at a place of a block's flat array."""
+        shape = [rows.at[part].size for rows, part in zip(self.rows, block.parts, strict=True)]
+        picked = np.unravel_index(place, shape) if shape else ()
+        return Split(
+            self.nodes,
+            tuple(
+                rows.cut(problem, int(index) + (part.start or 0))
+                for rows, part, index in zip(self.rows, block.parts, picked, strict=True)
+            ),
+        )
+
+
+def find_routes(problem: Problem) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """Every order of nodes whose facts are known, the device alone first; and what keeps the others out."""
+    device = problem.device.node
+    blocked = list(problem.blocked)
+    reachable = []
+    for worker in sorted(problem.workers, key=lambda facts: facts.node):
+        try:
+            _check_worker(problem, worker)
+        except UnsatisfiableError as reason:
+            blocked.append(str(reason))
+        else:
+            reachable.append(worker)
+    pairs = []
+    for edge in (facts for facts in reachable if facts.tier == "edge"):
+        for cloud in (facts for facts in reachable if facts.tier == "cloud"):
+            try:
+                measured_link(problem, edge.node, cloud.node)
+            except UnsatisfiableError as reason:
+                blocked.append(str(reason))
+            else:
+                pairs.append((device, edge.node, cloud.node))
+    return [(device,), *((device, facts.node) for facts in reachable), *pairs], tuple(blocked)
+
+
+def _check_worker(problem: Problem, worker: NodeFacts) -> None:
+    node_facts(problem, worker.node)
+    if must_not_run(problem, worker):
+        raise UnsatisfiableError(f"{worker.node} must not run")
+    measured_link(problem, problem.device.node, worker.node)
+
+
+def measure(problem: Problem, rows: Rows, nodes: tuple[str, ...]) -> Route:
+    """The route along `nodes` with all rows that its nodes can carry, not narrowed by limits yet."""
+    facts = [node_facts(problem, node) for node in nodes]
+    hops = list(pairwise(facts))
+    legs = tuple(rows[_carried(problem, rows, *hop)] for hop in hops)
+    links = [measured_link(problem, a.node, b.node) for a, b in hops]
+    terms = _sums(problem, facts, links, legs) | _positions(problem, facts, legs)
+    return Route(
+        nodes, tuple(node.tier for node in facts), legs, terms, *_stages(problem, facts, links, legs)
+    )  # fmt: skip
+
+
+def _carried(problem: Problem, rows: Rows, sender: NodeFacts, receiver: NodeFacts) -> Flags:
+    known = np.array([c in sender.codecs and c in receiver.codecs for c in problem.codings.codecs], dtype=np.bool_)
+    return known[rows.codec] & (rows.size <= min(sender.max_packet_bytes, receiver.max_packet_bytes))
+
+
+def _sums(
+    problem: Problem, facts: Sequence[NodeFacts], links: Sequence[LinkFacts], legs: tuple[Rows, ...]
+) -> dict[str, Term]:
+    whole = float(elapsed(facts[-1])[-1])
+    if not legs:
+        memory = 0.0 if problem.memory_mb is None else float(problem.memory_mb[-1])
+        nothing = Term(0.0)
+        return {"latency": Term(whole), "kilobytes": nothing, "device_kb": nothing, "device_ms": Term(whole),
+                "loss": nothing, "device_mb": Term(memory)}  # fmt: skip
+    head, answer_kb = legs[0], problem.answer_bytes / 1e3
+    back = one_way_ms(measured_link(problem, facts[0].node, facts[-1].node), problem.answer_bytes, down=True)
+    delays = tuple(_leg(problem, *case) for case in zip(links, legs, pairwise(facts), strict=True))
+    encode_ms = head.encode_ms * slowness(problem, facts[0])
+    memory_mb = np.zeros(head.at.size) if problem.memory_mb is None else problem.memory_mb[head.at]
+    return {
+        "latency": Term(whole + back, delays),
+        "kilobytes": Term(answer_kb, tuple(rows.size / 1e3 for rows in legs)),
+        "device_kb": _head(legs, head.size / 1e3, answer_kb),
+        "device_ms": _head(legs, elapsed(facts[0])[head.at] + encode_ms),
+        "loss": Term(0.0, tuple(rows.loss for rows in legs)),
+        "device_mb": _head(legs, memory_mb),
+    }
+
+
+def _head(legs: tuple[Rows, ...], values: Floats, const: float = 0.0) -> Term:
+    """A term that the first leg's row alone decides."""
+    return Term(const, (values, *(np.zeros(rows.at.size) for rows in legs[1:])))
+
+
+def _leg(problem: Problem, link: LinkFacts, rows: Rows, ends: tuple[NodeFacts, NodeFacts]) -> Floats:
+    sender, receiver = ends
+    return (
+        elapsed(sender)[rows.at]
+        + rows.encode_ms * slowness(problem, sender)
+        + rows.size * wire_ms(link, 1.0)
+        + rows.decode_ms * slowness(problem, receiver)
+        - elapsed(receiver)[rows.at]
+        + (one_way_ms(link, 0) + receiver.wait_ms)
+    )
+
+
+def _positions(problem: Problem, facts: Sequence[NodeFacts], legs: tuple[Rows, ...]) -> dict[str, Term]:
+    """Blocks that each side runs, and how many of the last are given something that left the device, or the site."""
+    count = blocks(problem)
+    before = 0 if problem.codings.cuts[0] == 0 else 1
+    if not legs:
+        nothing = Term(0.0)
+        return {
+            "device_blocks": Term(count + before),
+            "worker_blocks": nothing,
+            "off_device": nothing,
+            "off_site": nothing,
+        }
+    cloud = [rows.shown * (node.tier == "cloud") for rows, node in zip(legs, facts[1:], strict=True)]
+    own = legs[0].at.astype(np.float64)
+    return {
+        "device_blocks": _head(legs, own, before),
+        "worker_blocks": _head(legs, count - own),
+        "off_device": _head(legs, legs[0].shown),
+        "off_site": Term(0.0, tuple(cloud)),
+    }
+
+
+def _stages(
+    problem: Problem, facts: Sequence[NodeFacts], links: Sequence[LinkFacts], legs: tuple[Rows, ...]
+) -> tuple[tuple[Floats, ...], Term | None]:
+    """The interval's floors and middle: the first and last node, the links, and the node between."""
+    if not legs:
+        return (), Term(float(elapsed(facts[0])[-1]))
+    encode = [elapsed(a)[rows.at] + rows.encode_ms * slowness(problem, a) for a, rows in zip(facts, legs, strict=False)]
+    decode = [
+        rows.decode_ms * slowness(problem, b) - elapsed(b)[rows.at] for b, rows in zip(facts[1:], legs, strict=True)
+    ]
+    floors = [rows.size * wire_ms(link, 1.0) for rows, link in zip(legs, links, strict=True)]
+    floors[0] = np.maximum(floors[0], encode[0])
+    floors[-1] = np.maximum(floors[-1], decode[-1] + float(elapsed(facts[-1])[-1]))
+    answer = wire_ms(measured_link(problem, facts[0].node, facts[-1].node), problem.answer_bytes, down=True)
+    floors[0] = np.maximum(floors[0], answer)
+    return tuple(floors), Term(0.0, (decode[0], encode[1])) if len(legs) == 2 else None

@@ -1,0 +1,200 @@
+"""The gateway after mishaps: a broker that forgot, epochs that are lost, plans overwritten, clocks that jump."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.gateway.scripted import SITE, Site, register
+from tests.gateway.test_controller import Cast
+
+from splitbus_gateway.clock import LEAP_S, SteadyClock
+from splitbus_gateway.controller import FORGET_S
+from splitbus_gateway.registry import Registry
+from splitbus_gateway.slicing import SliceBook
+from splitbus_runtime.bus import Delivery, MemoryBroker
+from splitbus_schemas import messages as m
+from splitbus_schemas import topics
+from splitbus_schemas.ids import model_key
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return register(tmp_path_factory.mktemp("registry"), "person")
+
+
+@pytest.fixture(scope="module")
+def book(registry: Registry) -> SliceBook:
+    return SliceBook(registry)
+
+
+@pytest.fixture
+def cast(book: SliceBook, registry: Registry, tmp_path: Path) -> Cast:
+    cast = Cast(Site(MemoryBroker(), book, tmp_path / "gateway"), registry)
+    cast.begin()
+    return cast
+
+
+def topic_of(cast: Cast, kind: topics.Topic) -> str:
+    return kind.at(SITE, node="cam1", model=model_key(cast.model))
+
+
+def alerts(cast: Cast, what: str) -> list[str]:
+    return [alert.reason for alert in cast.site.said(topics.ALERT) if alert.what == what]
+
+
+# --- pins
+
+
+def pin_local(cast: Cast) -> None:
+    payload = m.Pin(by="anna").to_json()
+    cast.cam.bus.publish(topic_of(cast, topics.PIN), payload, retain=True)
+    cast.site.run(1)
+    assert cast.plan.is_local
+
+
+def test_a_pin_that_the_broker_forgot_is_obeyed_no_more(cast: Cast) -> None:
+    pin_local(cast)
+    del cast.site.broker.retained[topic_of(cast, topics.PIN)]
+    cast.site.controller.note_connection(connected=False)
+    cast.site.controller.note_connection(connected=True)
+    cast.site.run(FORGET_S - 1)
+    assert cast.plan.is_local
+    cast.site.run(6)
+    assert cast.nodes == ["cam1", "edge1"]
+    assert cast.plan.reason.startswith("no pin any more")
+    assert cast.decision.cause == "pin"
+    assert alerts(cast, "pins_forgotten") == ["the pin of cam1 is not retained any more: cam1 is planned freely"]
+
+
+def test_a_pin_that_is_still_retained_is_obeyed_after_a_reconnect(cast: Cast) -> None:
+    pin_local(cast)
+    topic = topic_of(cast, topics.PIN)
+    cast.site.controller.note_connection(connected=True)
+    cast.site.inbox.append(cast.site.broker.retained[topic])
+    cast.site.run(2 * FORGET_S)
+    assert cast.plan.is_local
+    assert alerts(cast, "pins_forgotten") == []
+
+
+def test_a_pin_is_not_told_twice_as_figures_wander(cast: Cast) -> None:
+    pin_local(cast)
+    for step in range(4):
+        cast.cam.link("edge1", cast.mbit(0.02) * (1 + step / 10), rtt_ms=0.1)
+        cast.site.run(11)
+    assert cast.decision.why.count("pinned by anna") == 1
+    assert "since then" not in cast.decision.why
+    assert cast.decision.cause == "pin"
+
+
+# --- epochs
+
+
+@pytest.mark.parametrize(("ahead", "plan"), [(500, "p500-ffff"), (0, "px-same-epoch")])
+def test_a_device_that_is_ahead_is_told_again_with_a_higher_epoch(cast: Cast, ahead: int, plan: str) -> None:
+    ours = cast.plan
+    theirs = ours.epoch + ahead
+    cast.cam.wants(cast.model, state="ignored", plan=ours.plan, epoch=ours.epoch, reason=f"older than {theirs}")
+    cast.cam.wants(cast.model, state="active", plan=plan, epoch=theirs)
+    cast.site.run(1)
+    assert cast.plan.epoch == theirs + 1
+    assert cast.plan.routes == ours.routes
+    assert len(alerts(cast, "epochs_lost")) == 1
+    cast.cam.wants(cast.model, state="active", plan=cast.plan.plan, epoch=cast.plan.epoch)
+    cast.site.run(30)
+    assert cast.plan.epoch == theirs + 1
+
+
+def test_a_plan_that_the_device_still_follows_while_it_loads_the_new_one_is_no_rival(cast: Cast) -> None:
+    cast.cam.wants(cast.model, state="active", plan="p1-old", epoch=cast.plan.epoch - 1)
+    epoch = cast.plan.epoch
+    cast.site.run(3)
+    assert cast.plan.epoch == epoch
+
+
+# --- what others write where only the gateway should
+
+
+@pytest.mark.parametrize("garbage", [b"{", b"null", b'{"v": 99}', b""])
+def test_garbage_on_the_plan_topic_is_written_over(cast: Cast, garbage: bytes) -> None:
+    plan, topic = cast.plan, topic_of(cast, topics.PLAN)
+    cast.cam.bus.publish(topic, garbage, retain=True)
+    cast.site.run(1.5)
+    assert cast.plan == plan
+
+
+def test_a_plan_of_somebody_else_is_written_over(cast: Cast) -> None:
+    plan = cast.plan
+    foreign = plan.model_copy(update={"plan": "evil", "reason": "because"})
+    cast.cam.bus.publish(topic_of(cast, topics.PLAN), foreign.to_json(), retain=True)
+    cast.site.run(1.5)
+    assert cast.plan == plan
+
+
+# --- clocks
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0, -1e9, 1e9])
+def test_a_clock_that_jumps_changes_no_plan_and_stops_none(cast: Cast, jump: float) -> None:
+    plan = cast.plan
+    cast.site.now += jump
+    cast.site.run(10)
+    assert cast.plan == plan
+    assert alerts(cast, "clock_jumps") == ["the clock jumped: plans stay, and waiting goes on as if it had not"]
+    cast.edge.status("lost")
+    cast.site.run(0.2)
+    assert "edge1" not in cast.nodes
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=40))
+def test_a_steady_clock_never_goes_back_nor_leaps(readings: list[float]) -> None:
+    clock, before = SteadyClock(0.0), 0.0
+    for reading in readings:
+        now = clock.read(reading)
+        assert 0 <= now - before <= LEAP_S * (1 + 1e-9)
+        before = now
+
+
+def test_a_steady_clock_goes_with_one_that_is_steady() -> None:
+    clock = SteadyClock(100.0)
+    assert [clock.read(100.0 + step / 4) for step in range(8)] == [100.0 + step / 4 for step in range(8)]
+    assert (clock.read(5000.0), clock.jumped) == (101.75, True)
+    assert (clock.read(5001.0), clock.jumped) == (102.75, False)
+
+
+# --- what cannot be true
+
+
+def test_absurd_figures_are_refused_with_a_reason_and_the_plan_stays(cast: Cast) -> None:
+    plan = cast.plan
+    link = topics.LINK.at(SITE, node="cam1", peer="edge1")
+    profile = topics.PROFILE.at(SITE, node="cam1", model=model_key(cast.model))
+    other = m.NodeProfile(
+        node="cam1", boot="b1", model="77" * 32, cuts=[1], block_ms=[1.0], spread_ms=[0.0], whole_ms=1.0, runs=1
+    )
+    bad = {
+        b'{"node":"cam1","peer":"edge1","up_mbit":-5}': link,
+        b'{"node":"cam1","peer":"edge1","up_mbit":1e300}': link,
+        b'{"node":"cam1","peer":"edge1","rtt_ms":1e8}': link,
+        b'{"node":"edge1","peer":"edge1","up_mbit":5}': link,
+        other.to_json(): profile,
+    }
+    for payload, topic in bad.items():
+        cast.site.inbox.append(Delivery(topic, payload))
+        cast.site.run(1)
+    assert cast.plan == plan
+    assert len(alerts(cast, "bad_messages")) == len(bad)
+    assert cast.site.alerts.counters["bad_messages"] == len(bad)
+
+
+def test_a_worker_without_profile_and_a_link_never_measured_are_named(cast: Cast) -> None:
+    cast.cloud.bus.publish(
+        topics.PROFILE.at(SITE, node="cloud1", model=model_key(cast.model)), b"", retain=True
+    )  # fmt: skip
+    cast.cam.bus.publish(topics.LINK.at(SITE, node="edge1", peer="cloud1"), b"", retain=True)
+    cast.site.run(11)
+    assert cast.nodes == ["cam1", "edge1"]
+    assert "cloud1 has no profile yet" in cast.decision.blocked
+    assert [node.whole_ms is None for node in cast.decision.nodes] == [False, True, False]
