@@ -3,69 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 from splitbus_cli.board import Board, StreamKey
 from splitbus_cli.rows import cuts_text, reported
 from splitbus_cli.text import milliseconds, percent, rate, size
-from splitbus_schemas.messages import Candidate, Decision, LinkReport, Step, StreamStats
-
-_Steps: TypeAlias = dict[tuple[str, str], tuple[float, int | None]]
-"""Milliseconds and bytes by kind and place."""
+from splitbus_gateway.checks import beside
+from splitbus_schemas.messages import Candidate, Decision, LinkReport, NodeInput, Step, StreamStats
 
 
-def steps_beside(predicted: Sequence[Step], measured: Sequence[Step]) -> list[dict[str, Any]]:
-    """One row a step, in the predicted order, then what was measured and not predicted.
-
-    Steps of the same kind at the same place are one step: their times and bytes are summed. Durations tell only the
-    links of a whole round together, a>b>a: beside it stands the sum of what was predicted of each.
-    """
-    first, second = _summed(predicted), _summed(measured)
-    rounds = {(what, where): _links_of(where, first) for what, where in second if what == "link"}
-    first |= {step: ms_and_bytes for step, ms_and_bytes in rounds.items() if ms_and_bytes and step not in first}
+def stages_beside(
+    predicted: Sequence[Step], measured: Sequence[Step], total_ms: float | None = None
+) -> list[dict[str, Any]]:
+    """One row a stage: all computing on a node, its queue, the links of a round; then what no step accounts for."""
     return [
         {
-            "what": what,
-            "where": where,
-            "predicted_ms": _rounded(first.get((what, where), (None, None))[0]),
-            "measured_ms": _rounded(second.get((what, where), (None, None))[0]),
-            "bytes": first.get((what, where), (None, None))[1],
+            "what": stage.what,
+            "where": stage.where,
+            "predicted_ms": _rounded(stage.predicted_ms),
+            "measured_ms": _rounded(stage.measured_ms),
+            "ratio": _rounded(stage.ratio),
         }
-        for what, where in dict.fromkeys([*first, *second])
+        for stage in beside(predicted, measured, total_ms)
     ]
 
 
-def _links_of(where: str, steps: _Steps) -> tuple[float, int | None] | None:
-    """What the links of a path take together; None unless all of them are there."""
-    found = [steps.get(("link", f"{a}>{b}")) for a, b in pairwise(where.split(">"))]
-    known = [step for step in found if step is not None]
-    return (sum(ms for ms, _ in known), None) if known and len(known) == len(found) else None
-
-
-def _rounded(ms: float | None) -> float | None:
-    return None if ms is None else round(ms, 3)
-
-
-def _summed(steps: Sequence[Step]) -> _Steps:
-    total: _Steps = {}
-    for step in steps:
-        ms, count = total.get((step.what, step.where), (0.0, None))
-        both = [n for n in (count, step.bytes) if n is not None]
-        total[step.what, step.where] = (ms + step.ms, sum(both) if both else None)
-    return total
+def _rounded(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, 3)
 
 
 def facts(board: Board, key: StreamKey, decision: Decision) -> dict[str, Any]:
     """All of `splitbus plan explain` for JSON."""
     stats = _stats(board, key, decision)
+    steps, total_ms = _measured(decision, stats)
     return {
         "decision": decision.model_dump(exclude={"v"}, exclude_none=True),
         "state": reported(board, key),
-        "steps": steps_beside(decision.chosen.steps, stats.steps if stats else ()),
+        "stages": stages_beside(decision.chosen.steps, steps, total_ms),
         "measured_p50_ms": stats.p50_ms if stats else None,
         "measured_cut_bytes": stats.cut_bytes if stats else [],
     }
+
+
+def _measured(decision: Decision, stats: StreamStats | None) -> tuple[Sequence[Step], float | None]:
+    """Over the plan's time so far as the gateway has it, or else the device's last second."""
+    if decision.measured:
+        return decision.measured, decision.measured_ms
+    return (stats.steps, stats.p50_ms) if stats else ((), None)
 
 
 def text(board: Board, key: StreamKey, decision: Decision) -> str:
@@ -79,38 +63,69 @@ def _lines(board: Board, key: StreamKey, decision: Decision) -> Iterator[str]:
     yield f"{decision.device} runs {decision.name} by {plan}"
     yield f"decided {decision.at}, {decision.considered} ways priced{'' if decision.changed else ', nothing changed'}"
     yield f"why: {decision.why}"
+    if decision.cause is not None:
+        yield f"cause: {decision.cause}"
+    yield f"minimises {_weights(decision)}{_limits(decision)}"
+    yield from (f"not kept: {what}" for what in decision.unmet)
     if (pin := board.pins.get(key)) is not None:
         nodes = ", ".join(pin.nodes) or "free"
         yield f"pinned{f' by {pin.by}' if pin.by else ''}: cuts {cuts_text(pin.cuts)}, nodes {nodes}"
     yield ""
     measured = f", measured {milliseconds(stats.p50_ms)} (p50)" if stats and stats.p50_ms is not None else ""
-    yield f"chosen: {_candidate(decision.chosen)}{measured}"
-    yield from _step_lines(decision, stats)
+    off = f", {decision.off:+.0%} of late" if decision.off is not None else ""
+    yield f"chosen: {_candidate(decision.chosen)}{measured}{off}"
+    yield from _stage_lines(decision, stats)
     if decision.runner_up is not None:
         more = decision.runner_up.predicted_ms - decision.chosen.predicted_ms
         than = f"{milliseconds(abs(more))} {'slower' if more >= 0 else 'faster'}"
         yield f"next best: {_candidate(decision.runner_up)}, {than}"
+    yield from (f"  wins with {flip.text}" for flip in decision.flips)
     if decision.before is not None:
         yield f"before: {_candidate(decision.before)}"
     yield from (f"link {_link(link)}" for link in decision.links)
+    yield from (f"node {_node(node)}" for node in decision.nodes)
     yield from (f"left out: {what}" for what in decision.blocked)
+
+
+def _weights(decision: Decision) -> str:
+    weights = decision.objective or {"latency": 1.0}
+    return ", ".join(name if weight == 1 else f"{weight:g} x {name}" for name, weight in weights.items())
+
+
+def _limits(decision: Decision) -> str:
+    parts = (
+        f"{name} {', '.join(value) if isinstance(value, list) else f'{value:g}'}"
+        for name, value in decision.limits.items()
+    )
+    return f" within {'; '.join(parts)}" if decision.limits else ""
 
 
 def _candidate(candidate: Candidate) -> str:
     return f"{candidate.label}: {milliseconds(candidate.predicted_ms)} predicted"
 
 
-def _step_lines(decision: Decision, stats: StreamStats | None) -> Iterator[str]:
-    rows = steps_beside(decision.chosen.steps, stats.steps if stats else ())
+def _stage_lines(decision: Decision, stats: StreamStats | None) -> Iterator[str]:
+    steps, total_ms = _measured(decision, stats)
+    rows = stages_beside(decision.chosen.steps, steps, total_ms)
     if not rows:
         return
     width = max(len(f"{row['what']} {row['where']}") for row in rows)
-    yield f"  {'':{width}}  {'predicted':>10}  {'measured':>10}"
+    yield f"  {'':{width}}  {'predicted':>10}  {'measured':>10}  {'ratio':>5}"
     for row in rows:
         name = f"{row['what']} {row['where']}"
         predicted, measured = milliseconds(row["predicted_ms"]), milliseconds(row["measured_ms"])
-        sent = f"  {size(row['bytes'])}" if row["bytes"] else ""
-        yield f"  {name:{width}}  {predicted:>10}  {measured:>10}{sent}"
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        yield f"  {name:{width}}  {predicted:>10}  {measured:>10}  {ratio:>5}"
+    sent = [f"{size(step.bytes)} {step.where}" for step in decision.chosen.steps if step.bytes]
+    if sent:
+        yield f"  sent: {', '.join(sent)}"
+
+
+def _node(node: NodeInput) -> str:
+    whole = "no profile" if node.whole_ms is None else f"whole model {milliseconds(node.whole_ms)}"
+    pace = f", of late {node.pace:.2f} times its profile" if abs(node.pace - 1) >= 0.01 else ""
+    wait = f", a job waits {milliseconds(node.wait_ms)}" if node.tier != "device" else ""
+    return f"{node.node} ({node.tier}): {whole}{pace}{wait}"
 
 
 def _link(link: LinkReport) -> str:

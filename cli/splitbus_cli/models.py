@@ -1,13 +1,13 @@
-"""`splitbus model`: registers, lists and removes models in a gateway's state folder, the daemon running or not."""
+"""`splitbus model`: registers, lists, exports and removes the models in a state folder, the daemon running or not."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from splitbus_cli.layers import layered
@@ -16,10 +16,10 @@ from splitbus_cli.registry import open_gateway_registry
 from splitbus_cli.tables import add_row, new_table
 from splitbus_cli.text import milliseconds, shape, size
 from splitbus_gateway.config import GatewayConfig, load_config
-from splitbus_gateway.graph import load_feed
+from splitbus_gateway.graph.images import Color, ImageInput, Layout
 from splitbus_gateway.records import ModelRecord
 from splitbus_gateway.registry import Registry
-from splitbus_schemas.errors import ModelError
+from splitbus_schemas.errors import ConfigError
 
 
 def open_registry(config: Path | None, state_dir: Path | None) -> Registry:
@@ -27,14 +27,75 @@ def open_registry(config: Path | None, state_dir: Path | None) -> Registry:
     return open_gateway_registry(layered(GatewayConfig, load_config, config, {"state_dir": state_dir}))
 
 
-def add(registry: Registry, name: str, path: Path, samples: Path | None, *, replace: bool, as_json: bool) -> None:
+@dataclass(frozen=True)
+class ImageOptions:
+    """What the command line says of an image input, as text."""
+
+    name: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    scale: str | None = None
+    layout: Layout | None = None
+    color: Color | None = None
+    size: str | None = None
+
+    def read(self) -> ImageInput | None:
+        """The declaration; None without one. Raises ConfigError for what cannot be."""
+        if self.name is None:
+            given = [option.name for option in fields(self) if getattr(self, option.name) is not None]
+            if given:
+                raise ConfigError(f"--{given[0]} says how an image becomes an input: name it with --image-input")
+            return None
+        return ImageInput(
+            name=self.name,
+            mean=_numbers("--mean", self.mean or "0"),
+            std=_numbers("--std", self.std or "1"),
+            scale=_fraction(self.scale or "1/255"),
+            layout=self.layout,
+            color=self.color or "rgb",
+            size=_size(self.size) if self.size else None,
+        )
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: give one number, or one for each of R,G,B") from error
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"--scale {text}: give 1/255 or 1") from error
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ConfigError(f"--size {text}: give WIDTHxHEIGHT in pixels, 640x480 for one")
+    return int(width), int(height)
+
+
+def add(
+    registry: Registry,
+    name: str,
+    path: Path,
+    samples: Path | None,
+    image: ImageInput | None,
+    *,
+    replace: bool,
+    as_json: bool,
+) -> None:
     """Register a model and print what came of it. Raises ModelError, ConfigError."""
     with progress_bar() as progress:
         task = progress.add_task("measuring coded sizes at every cut", total=None)
         registry.add(
             name,
             path,
-            _samples(samples),
+            samples,
+            image=image,
             replace=replace,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
@@ -48,27 +109,20 @@ def add(registry: Registry, name: str, path: Path, samples: Path | None, *, repl
         f"added {name}: {record.card.nodes} nodes, {cuts} useful cuts, {size(_bytes(record))}, measured on "
         f"{record.sample_count} {'made-up inputs' if record.samples == 'synthetic' else 'samples'}"
     )
+    if record.card.made_from:
+        print(f"it is a model of its own that takes frames: open it by name, or splitbus model export {name} FILE")
     if whole:
         print(f"served whole: {whole}")
     if record.samples == "synthetic":
         print("give real inputs with --samples: coded sizes and the codecs' agreement depend on them")
 
 
-def _samples(source: Path | None) -> Path | Sequence[Any] | None:
-    """A file as it is; the arrays and feeds of a folder of .npy and .npz files."""
-    if source is None or not source.is_dir():
-        return source
-    files = sorted(path for path in source.iterdir() if path.suffix in {".npy", ".npz"})
-    if not files:
-        raise ModelError(f"{source} holds no .npy or .npz file: write inputs with numpy.save or numpy.savez")
-    return [_array(path) if path.suffix == ".npy" else load_feed(path) for path in files]
-
-
-def _array(path: Path) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{path} is not an .npy file: write one with numpy.save") from error
+def export(registry: Registry, name: str, target: Path, *, replace: bool) -> None:
+    """Write a registered model as a file that a camera can open. Raises ModelError."""
+    card = registry.export(name, target, replace=replace)
+    inputs = ", ".join(f"{spec.name} {spec.dtype} {shape(spec.shape)}" for spec in card.inputs)
+    beside = f" and {len(card.files) - 1} files of weights beside it" if len(card.files) > 1 else ""
+    print(f"wrote {target}{beside}: takes {inputs}")
 
 
 def show(registry: Registry, *, as_json: bool) -> None:
@@ -77,6 +131,8 @@ def show(registry: Registry, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([facts(record) for record in records], indent=2))
         return
+    for outdated in registry.outdated():
+        print(outdated.remedy)
     if not records:
         print("No model is registered: splitbus model add NAME FILE")
         return

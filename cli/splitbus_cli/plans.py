@@ -164,21 +164,27 @@ def _pin_text(wanted: Pin) -> str:
 
 
 def unpin(target: Target, device: str, model: str) -> None:
-    """Remove a pin. Raises ConfigError when there is none."""
+    """Remove a pin; where none is retained, the empty message is sent all the same, and that is said.
+
+    Raises ConfigError when neither a pin nor a registered model has that name.
+    """
     check_id("device", device)
     with _site(target) as (bus, board):
-        key = _pinned_key(board, device, model, bus.site)
+        pinned = _pinned_key(board, device, model)
+        key = pinned or (device, model_key(board.find_model(model, bus.site).model))
         bus.retain(PIN.at(bus.site, node=device, model=key[1]), b"")
         print(f"unpinned {device} {board.model_name(key[1])}")
+        if pinned is None:
+            pins = ", ".join(f"{name} {board.model_name(key)}" for name, key in sorted(board.pins)) or "none"
+            print(f"it was not pinned at site {bus.site}: pins are {pins}")
 
 
-def _pinned_key(board: Board, device: str, model: str, site: str) -> StreamKey:
-    """The pin meant; also one of a model that is no longer registered, by its key."""
-    for key in board.pins:
-        if key[0] == device and model in (key[1], board.model_name(key[1])):
-            return key
-    pins = ", ".join(f"{name} {board.model_name(key)}" for name, key in sorted(board.pins)) or "none"
-    raise ConfigError(f"{device} {model} is not pinned at site {site}: pins are {pins}")
+def _pinned_key(board: Board, device: str, model: str) -> StreamKey | None:
+    """The pin meant, if there is one; also of a model that is no longer registered, by its key."""
+    return next(
+        (key for key in board.pins if key[0] == device and model in (key[1], board.model_name(key[1]))),
+        None,
+    )
 
 
 def _topic(bus: Connection, device: str, card: ModelCard) -> str:

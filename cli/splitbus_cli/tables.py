@@ -21,7 +21,7 @@ _STYLES: Final = {
 }
 
 
-_WRAPPED: Final = ("state", "cuts", "frames go", "route", "tensors", "after", "inputs", "samples")
+_WRAPPED: Final = ("state", "cuts", "frames go", "route", "tensors", "after", "inputs", "samples", "runs")
 """Columns that take several lines where the terminal is narrow; the others never do."""
 
 

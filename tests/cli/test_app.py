@@ -20,13 +20,14 @@ from splitbus_cli.app import app
 COMMANDS = {
     "gateway": None,
     "worker": None,
-    "model": ["add", "list", "remove"],
-    "plan": ["explain", "pin", "show", "unpin"],
+    "model": ["add", "export", "list", "remove"],
+    "plan": ["explain", "map", "pin", "replay", "show", "unpin"],
     "top": None,
     "tap": None,
     "doctor": None,
     "cuts": None,
     "verify": None,
+    "profile": None,
     "certs": ["authority", "client", "server"],
     "demo": None,
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests import models
 from tests.cli.conftest import Run
 
@@ -64,8 +65,16 @@ def test_what_is_refused(run: Run, chain: Path, state: Path, tmp_path: Path) -> 
     for arguments, problem in (
         (["add", "p", tmp_path / "none.onnx"], "none.onnx cannot be read"),
         (["add", "P", chain], "model name 'P' cannot stand in a topic"),
-        (["add", "p", chain, "--samples", tmp_path / "empty"], "holds no .npy or .npz file"),
+        (["add", "p", chain, "--samples", tmp_path / "empty"], "holds no file of .jpeg, .jpg, .npy, .npz, .png, .webp"),
         (["add", "p", chain, "--samples", tmp_path / "text.npy"], "is not an .npy file"),
+        (["add", "p", chain, "--mean", "0.5"], "--mean says how an image becomes an input: name it with --image-input"),
+        (["add", "p", chain, "--image-input", "y"], "chain.onnx has no input 'y', its inputs are x"),
+        (["add", "p", chain, "--image-input", "x", "--mean", "a,b"], "--mean a,b: give one number, or one for each"),
+        (["add", "p", chain, "--image-input", "x", "--mean", "124"], "give means of 0 to 1 with scale 1/255"),
+        (["add", "p", chain, "--image-input", "x", "--scale", "1/0"], "--scale 1/0: give 1/255 or 1"),
+        (["add", "p", chain, "--image-input", "x", "--size", "640"], "--size 640: give WIDTHxHEIGHT in pixels"),
+        (["add", "p", chain, "--image-input", "x", "--size", "9x9"], "takes x with height 16, not 9"),
+        (["export", "p", tmp_path / "p.onnx"], "no model 'p' is registered"),
         (["remove", "p"], "no model 'p' is registered"),
     ):
         result = run("model", *arguments, "--state-dir", state)
@@ -79,3 +88,32 @@ def test_a_state_folder_that_cannot_be(run: Run, tmp_path: Path) -> None:
     result = run("model", "list", "--state-dir", tmp_path / "file" / "state")
     assert result.exit_code == 1
     assert "name the gateway's with --state-dir or --config" in result.stderr
+
+
+def test_an_image_input_and_its_file(run: Run, chain: Path, state: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for shade in (30, 200):
+        Image.fromarray(np.full((24, 32, 3), shade, np.uint8)).save(folder / f"{shade}.jpg")
+    how = ["--image-input", "x", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--samples", folder]
+    added = run("model", "add", "person", chain, *how, "--state-dir", state)
+    assert added.exit_code == 0, added.output
+    assert "measured on 2 samples" in added.stdout
+    assert "takes frames: open it by name, or splitbus model export person FILE" in added.stdout
+    (listed,) = json.loads(run("model", "list", "--state-dir", state, "--json").stdout)
+    assert listed["image"]["mean"] == [0.485, 0.456, 0.406]
+    assert {size["codec"] for size in listed["sizes"] if size["cut"] == 0} >= {"jpeg85", "webp75"}
+    target = tmp_path / "frames.onnx"
+    written = run("model", "export", "person", target, "--state-dir", state)
+    assert written.stdout == f"wrote {target}: takes x uint8 1x16x16x3\n"
+    assert run("model", "export", "person", target, "--state-dir", state).exit_code == 1
+    assert run("model", "export", "person", target, "--state-dir", state, "--replace").exit_code == 0
+
+
+def test_models_of_another_version_are_listed_with_their_remedy(run: Run, chain: Path, state: Path) -> None:
+    run("model", "add", "person", chain, "--state-dir", state)
+    path = state / "models" / "person.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    listed = run("model", "list", "--state-dir", state)
+    assert f"add it again with splitbus model add person {chain}" in listed.stdout
+    assert run("model", "remove", "person", "--state-dir", state).stdout == "removed person\n"

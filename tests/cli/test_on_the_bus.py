@@ -120,7 +120,10 @@ def test_pin_and_unpin(run: Run, bus: MqttBus, broker: Broker, populated: str) -
     assert (unpinned.exit_code, unpinned.stdout) == (0, "unpinned cam1 person\n")
     assert retained(bus, topic, 0.5) == []
     again = run("plan", "unpin", "cam1", "person", *options(broker, populated))
-    assert (again.exit_code, "cam1 person is not pinned" in again.stderr) == (1, True)
+    assert (again.exit_code, again.stdout.splitlines()[0]) == (0, "unpinned cam1 person")
+    assert again.stdout.splitlines()[1] == f"it was not pinned at site {populated}: pins are none"
+    unknown = run("plan", "unpin", "cam1", "dog", *options(broker, populated))
+    assert (unknown.exit_code, "model 'dog' is not registered" in unknown.stderr) == (1, True)
 
 
 def test_pin_local(run: Run, bus: MqttBus, broker: Broker, populated: str) -> None:

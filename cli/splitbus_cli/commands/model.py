@@ -1,17 +1,17 @@
-"""`splitbus model add|list|remove`."""
+"""`splitbus model add|list|export|remove`."""
 # ruff: noqa: PLC0415 - commands import what they need: --help stays quick, a missing extra stops only its command
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from splitbus_cli.commands.daemons import ConfigFile
 from splitbus_cli.options import AsJson
 
-app = typer.Typer(no_args_is_help=True, help="Register, list and remove the models that a gateway serves.")
+app = typer.Typer(no_args_is_help=True, help="Register, list, export and remove the models that a gateway serves.")
 
 StateDir = Annotated[
     Path | None, typer.Option("--state-dir", metavar="DIR", envvar="SPLITBUS_STATE_DIR", help="The gateway's folder.")
@@ -25,7 +25,37 @@ def add(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX model.")],
     samples: Annotated[
         Path | None,
-        typer.Option(metavar="FILE|DIR", help="Real inputs, .npz or .npy, or a folder of them, to measure on."),
+        typer.Option(
+            metavar="FILE|DIR",
+            help="Real inputs to measure on: .npz or .npy, a folder of them, or, for an input that takes frames, "
+            "a folder of pictures (their largest centred part of the input's proportions is scaled to its size).",
+        ),
+    ] = None,
+    image_input: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INPUT", help="Make this input take frames: uint8 RGB [H, W, 3], so that JPEG and WebP apply."
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="Subtracted from pixels times scale: 0 to 1 with scale 1/255. (default: 0)"),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Divided by, in the same units as the mean. (default: 1)")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(metavar="1/255|1", help="Pixels are multiplied by this first. (default: 1/255)")
+    ] = None,
+    layout: Annotated[
+        Literal["NHWC", "NCHW"] | None, typer.Option(help="The model's. (default: as the input's shape says)")
+    ] = None,
+    color: Annotated[
+        Literal["rgb", "bgr"] | None,
+        typer.Option(help="The model's order of channels, also of mean and std; frames are RGB. (default: rgb)"),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Of frames, where the model leaves their size open.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Let the name stand for this model from now on.")] = False,
     config: ConfigFile = None,
@@ -38,8 +68,9 @@ def add(
     """
     from splitbus_cli import models
 
+    image = models.ImageOptions(image_input, mean, std, scale, layout, color, size).read()
     registry = models.open_registry(config, state_dir)
-    models.add(registry, name, file, samples, replace=replace, as_json=as_json)
+    models.add(registry, name, file, samples, image, replace=replace, as_json=as_json)
 
 
 @app.command("list")
@@ -51,6 +82,23 @@ def show(config: ConfigFile = None, state_dir: StateDir = None, as_json: AsJson 
     from splitbus_cli import models
 
     models.show(models.open_registry(config, state_dir), as_json=as_json)
+
+
+@app.command()
+def export(
+    name: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Write over files that are there.")] = False,
+    config: ConfigFile = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Write a registered model as a file, for a camera that opens it by path.
+
+    Example: splitbus model export person person-frames.onnx
+    """
+    from splitbus_cli import models
+
+    models.export(models.open_registry(config, state_dir), name, file, replace=replace)
 
 
 @app.command()
