@@ -253,10 +253,10 @@ def test_explain_shows_prediction_beside_measurement(settled: Site) -> None:
     assert found["measured_p50_ms"] > 0
     assert found["decision"]["chosen"]["predicted_ms"] > 0
     both = {
-        (row["what"], row["where"]) for row in found["steps"] if None not in (row["predicted_ms"], row["measured_ms"])
+        (row["what"], row["where"]) for row in found["stages"] if None not in (row["predicted_ms"], row["measured_ms"])
     }
-    assert ("run", found["decision"]["chosen"]["nodes"][-1]) in both, found["steps"]
-    assert any(what == "link" for what, _ in both), found["steps"]
+    assert ("compute", found["decision"]["chosen"]["nodes"][-1]) in both, found["stages"]
+    assert any(what == "link" for what, _ in both), found["stages"]
     text = explained(settled)
     assert f"{CAMERA} runs {MODEL} by plan" in text
     assert all(word in text for word in ("why: ", "predicted", "measured", "next best: ", f"link {CAMERA}>"))
