@@ -52,7 +52,7 @@ class PlannerSettings(Settings):
         description="Least share of answers that a lossy codec must leave as they were, measured on the samples.",
     )
     codecs: tuple[str, ...] = Field(
-        default=tuple(CODECS), description="Codecs that plans may use at a cut; `raw`, `zstd` and `webpll` lose nothing."
+        default=tuple(CODECS), description="Codecs that plans may use at a cut; `raw`, `zstd`, `webpll` lose nothing."
     )
     keep_input_on_device: bool = Field(
         default=False, description="Frames never leave the device as they are: at least one block runs there."
