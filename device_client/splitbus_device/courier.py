@@ -113,15 +113,24 @@ class Courier:
             self._flights.end(out, time.monotonic())
         return Fallback(reason, out.attempt, str(name) if out.attempt else "")
 
-    def overhear(self, parcel: Parcel) -> None:
-        """Learn how fast a frame went out, also from an answer that comes too late for its caller."""
+    def overhear(self, parcel: Parcel, alone_since: float | None = None) -> None:
+        """Learn how fast a frame went out, also from an answer that comes too late for its caller.
+
+        `alone_since` is when it was sent, if nothing else of ours was out.
+        """
         result = parcel.packet
         if not isinstance(result, Result) or len(result.spent) < 2:
             return
         first = result.spent[1]
         self._agent.links.note_outcome(first.node, lost=False)
-        if first.train_us:
-            self._agent.links.note_up(first.node, first.train_bytes, first.train_us / 1e6, parcel.at)
+        if not first.train_us:
+            return
+        whole_s = None
+        if alone_since is not None and len(result.spent) == 2:  # else the way back is another node's
+            whole_s = parcel.at - alone_since - first.total_us / 1e6 - parcel.train_s
+        self._agent.links.note_up(
+            first.node, first.train_bytes, first.train_us / 1e6, parcel.at, whole_s=whole_s
+        )  # fmt: skip
 
     # On its way
 

@@ -96,6 +96,12 @@ class Flights:
             out.news.set()
             return True
 
+    def alone_since(self, seq: int) -> float | None:
+        """When a frame was sent, if it was sent once and nothing else was out then."""
+        with self._lock:
+            out = self._out.get(seq)
+            return out.sent[0] if out is not None and out.alone and out.attempt == 1 else None
+
     def node_lost(self, node: str) -> None:
         """Wake every frame whose present route leads over a node that is gone."""
         with self._lock:

@@ -186,11 +186,14 @@ class Uplink:
         if isinstance(packet, Echo):
             self._agent.links.take_echo(packet, parcel)
             return
-        ours = isinstance(packet, Result | Refusal) and packet.frame.boot == self._boot
-        if not ours or not self._flights.take(parcel):
+        if not isinstance(packet, Result | Refusal) or packet.frame.boot != self._boot:
             self._agent.count("unwanted_answers")
-        if ours and self._courier is not None:
-            self._courier.overhear(parcel)
+            return
+        alone_since = self._flights.alone_since(packet.frame.seq)  # its caller ends the flight once it is taken
+        if not self._flights.take(parcel):
+            self._agent.count("unwanted_answers")
+        if self._courier is not None:
+            self._courier.overhear(parcel, alone_since)
 
     def _on_connection(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
         if not connected:

@@ -88,9 +88,17 @@ class LinkBook:
         """A round trip, time at the peer taken off."""
         self._learn(peer, lambda link: link.with_rtt(seconds, now, source), now)
 
-    def note_up(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
-        """A train that arrived at the peer."""
-        self._learn(peer, lambda link: link.with_up(size, seconds, now, source), now)
+    def note_up(
+        self,
+        peer: str,
+        size: int,
+        seconds: float,
+        now: float,
+        source: Source = "traffic",
+        whole_s: float | None = None,
+    ) -> None:
+        """A train that arrived at the peer; `whole_s` when its way there and back was its own."""
+        self._learn(peer, lambda link: link.with_up(size, seconds, now, source, whole_s), now)
 
     def note_down(self, peer: str, size: int, seconds: float, now: float, source: Source = "traffic") -> None:
         """A train that arrived here."""
@@ -134,10 +142,11 @@ class LinkBook:
         if sent is None or sent.peer != echo.node:
             return
         up_s, down_s = echo.train_us / 1e6, parcel.train_s
+        whole_s = parcel.at - sent.at - down_s - echo.held_us / 1e6
         self.note_outcome(sent.peer, lost=False)
-        self.note_up(sent.peer, echo.train_bytes, up_s, parcel.at, "probe")
+        self.note_up(sent.peer, echo.train_bytes, up_s, parcel.at, "probe", None if sent.crowded else whole_s)
         self.note_down(sent.peer, parcel.train_bytes, down_s, parcel.at, "probe")
-        rtt = parcel.at - sent.at - up_s - down_s - echo.held_us / 1e6
+        rtt = whole_s - up_s
         if not sent.crowded or parcel.at - self.link(sent.peer).rtt_s.newest > CROWDED_SECONDS:
             self.note_rtt(sent.peer, max(rtt, 0.0), parcel.at, "probe")
 

@@ -15,6 +15,9 @@ RECENT: Final = 5
 STEP: Final = 1.5
 """A sample that is off by this factor makes a link suspect."""
 
+PROVEN: Final = 0.5
+"""Share of a round trip beyond the known one that a train must have taken; the rest may have been somebody's delay."""
+
 STALE_S: Final = 10.0
 """After such a silence the next sample stands alone."""
 
@@ -96,9 +99,19 @@ class LinkEstimate:
             return self
         return replace(self, rtt_s=self.rtt_s.add(seconds, now), source=source)
 
-    def with_up(self, size: int, seconds: float, now: float, source: Source) -> LinkEstimate:
-        """After a train of `size` bytes took `seconds` to arrive at the peer."""
-        return replace(self, up_mbit=_with_rate(self.up_mbit, size, seconds, now), source=source)
+    def with_up(
+        self, size: int, seconds: float, now: float, source: Source, whole_s: float | None = None
+    ) -> LinkEstimate:
+        """After a train of `size` bytes took `seconds` to arrive at the peer.
+
+        `whole_s` is how long there and back took beside, when nothing else was on the way: a train that its receiver
+        found ready in a heap looks faster than any link, but its sender has waited for it all the same.
+        """
+        rate = self.up_mbit
+        if whole_s is not None and self.rtt_s.estimate is not None and seconds > 0:
+            proven_s = PROVEN * (whole_s - self.rtt_s.estimate)
+            seconds = max(seconds, proven_s) if rate.is_off(size * 8 / seconds / 1e6) else seconds
+        return replace(self, up_mbit=_with_rate(rate, size, seconds, now), source=source)
 
     def with_down(self, size: int, seconds: float, now: float, source: Source) -> LinkEstimate:
         """After a train of `size` bytes took `seconds` to arrive here."""

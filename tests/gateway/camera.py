@@ -63,7 +63,7 @@ class Camera:
         self.book.set_peers(frozenset(peers))
         self._coming: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
-        self._next_frame = self._next_tick = site.now
+        self._next_frame = self._next_tick = self._now = site.now
         self._trained = float("-inf")
         for peer in peers:
             far = PacketPort(wires.connect(), lambda _topic, _error: None)
@@ -78,12 +78,14 @@ class Camera:
         return self.site.now - begun
 
     def _pass(self, now: float) -> None:
+        self._now = now
         if now >= self._next_frame:
             self._next_frame = now + FRAME_S
             self._send_frame(now)
         while self._coming and self._coming[0][0] <= now:
-            at, _, happens = heapq.heappop(self._coming)
-            happens(at)
+            self._now, _, happens = heapq.heappop(self._coming)
+            happens(self._now)
+        self._now = now
         if now >= self._next_tick:
             self._next_tick = now + TICK_SECONDS
             self.book.tick(now)
@@ -110,7 +112,7 @@ class Camera:
 
     def _on_probe(self, parcel: Parcel) -> None:
         """The peer's echo: its trains take what the link makes of them."""
-        probe, now = parcel.packet, self.site.now
+        probe, now = parcel.packet, self._now
         assert isinstance(probe, Probe)
         peer = parcel.topic.split("/")[4]
         up_s, down_s = (PROBE_BYTES * 8e-6 / self.weather.measured(now) for _ in range(2))

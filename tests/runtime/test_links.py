@@ -44,6 +44,29 @@ def test_three_trains_of_five_that_came_together_do_not_show(rate: float, jitter
     assert known(with_rates(link, *[rate * 30] * 3).up_mbit) == pytest.approx(rate, rel=0.11)
 
 
+@given(st.floats(1, 100), st.floats(0, 0.1), st.floats(2, 100))
+def test_a_train_that_came_in_a_heap_is_known_by_its_round_trip(rate: float, rtt_s: float, factor: float) -> None:
+    """Its receiver was late: the sender waited as long as ever."""
+    size = 100_000
+    up_s = size * 8e-6 / rate
+    link = LinkEstimate()
+    for step in range(9):
+        heaped = up_s / (factor if step > 4 else 1)
+        link = link.with_rtt(rtt_s, NOW + step, "traffic")
+        link = link.with_up(size, heaped, NOW + step, "traffic", whole_s=rtt_s + up_s)
+    assert known(link.up_mbit) <= 2.01 * rate
+
+
+@given(st.floats(1, 100), st.floats(0, 0.1), st.floats(1, 100))
+def test_a_link_that_rose_is_believed_though_its_round_trip_is_told(rate: float, rtt_s: float, factor: float) -> None:
+    size, link = 100_000, LinkEstimate()
+    for step in range(9):
+        up_s = size * 8e-6 / rate / (factor if step > 4 else 1)
+        link = link.with_rtt(rtt_s, NOW + step, "traffic")
+        link = link.with_up(size, up_s, NOW + step, "traffic", whole_s=rtt_s + up_s)
+    assert known(link.up_mbit) == pytest.approx(rate * factor)
+
+
 @given(rates, st.lists(st.floats(0.9, 1.1), min_size=10, max_size=10), st.floats(0.001, 1000), st.integers(5, 9))
 def test_one_outlier_never_shows(rate: float, jitter: list[float], outlier: float, place: int) -> None:
     samples = [rate * j for j in jitter]
