@@ -20,6 +20,7 @@ MAX_SAMPLES: Final = 2048
 class _Sample:
     """What is kept of an answer: never its tensors."""
 
+    epoch: int
     route: Route
     total_ms: float
     steps: tuple[Step, ...]
@@ -44,7 +45,9 @@ class StreamTally:
             if answer.outcome == "answered":
                 self._answered += 1
                 self._counters["local" if answer.is_local else "remote"] += 1
-                self._samples.append(_Sample(answer.route, answer.total_ms, answer.steps, answer.cut_bytes))
+                self._samples.append(
+                    _Sample(answer.epoch, answer.route, answer.total_ms, answer.steps, answer.cut_bytes)
+                )  # fmt: skip
 
     def clear(self) -> None:
         """Begin a new period; the counters go on."""
@@ -65,13 +68,14 @@ class StreamTally:
         guarded: int = 0,
         agreed: int = 0,
     ) -> StreamStats:
-        """The period's statistics."""
+        """The period's statistics; steps and sizes are of the plan's own frames, not of those under the one before."""
         with self._lock:
             samples, answered, counters = list(self._samples), self._answered, dict(self._counters)
             self._samples.clear()
             self._answered = 0
         times = sorted(sample.total_ms for sample in samples)
-        remote = [sample for sample in samples if len(sample.route) > 1]
+        own = [sample for sample in samples if sample.epoch == epoch]
+        remote = [sample for sample in own if len(sample.route) > 1]
         return StreamStats(
             node=node,
             boot=boot,
@@ -83,7 +87,7 @@ class StreamTally:
             routes=dict(Counter(">".join(sample.route) for sample in samples)),
             p50_ms=_quantile(times, 0.5),
             p95_ms=_quantile(times, 0.95),
-            steps=_median_steps(remote or samples),
+            steps=_median_steps(remote or own),
             cut_bytes=_median_bytes(remote),
             in_flight=in_flight,
             guarded=guarded,

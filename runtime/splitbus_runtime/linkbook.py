@@ -20,7 +20,11 @@ IDLE_SECONDS: Final = 2.0
 """A quantity that traffic has not measured for so long is probed."""
 
 SUSPECT_SECONDS: Final = 0.1
-"""A link in doubt is probed no more often than this, and never with a probe still out."""
+"""A link in doubt is probed no sooner after its last probe, half as long again after each that follows, never with one
+still out: behind a shaper that lets bursts pass, trains of different lengths give each other the lie for ever."""
+
+TRUST_SECONDS: Final = 2 * IDLE_SECONDS
+"""A link that nothing has put in doubt for so long is probed at once when something does."""
 
 PROBE_LOST_SECONDS: Final = 4.0
 """A probe without an echo for so long is lost."""
@@ -70,6 +74,8 @@ class LinkBook:
         self._ids = itertools.count(1)
         self._suspects: set[str] = set()
         self._probed: dict[str, float] = {}
+        self._doubted: dict[str, tuple[float, float]] = {}
+        """When a peer was probed for a doubt, and how long the next doubt waits."""
         self.crowded: Callable[[], bool] = lambda: False
         """Whether traffic of ours is under way: a round trip beside it would be a queue's, not the link's."""
         self._told: dict[str, _Told] = {}
@@ -123,8 +129,8 @@ class LinkBook:
             if now - sent.at > PROBE_LOST_SECONDS and self._probes.pop(probe_id, None) is not None:
                 self.note_outcome(sent.peer, lost=True)
         self._probe_doubtful(now)
-        for peer in self._quiet_since(now - IDLE_SECONDS):
-            if self.link(peer).oldest_age(now) > IDLE_SECONDS:
+        for peer, since in self._quiet(now):
+            if since >= IDLE_SECONDS and self.link(peer).oldest_age(now) > IDLE_SECONDS:
                 self._probe(peer, now)
         for peer in list(self._links):
             self._tell(peer, now, _due)
@@ -150,15 +156,18 @@ class LinkBook:
         if not sent.crowded or parcel.at - self.link(sent.peer).rtt_s.newest > CROWDED_SECONDS:
             self.note_rtt(sent.peer, max(rtt, 0.0), parcel.at, "probe")
 
-    def _quiet_since(self, then: float) -> list[str]:
-        """Peers without a probe under way, and none sent later than that."""
+    def _quiet(self, now: float) -> list[tuple[str, float]]:
+        """Peers without a probe under way, and how long ago the last one was."""
         outstanding = {sent.peer for sent in list(self._probes.values())}
-        return [peer for peer in sorted(self._peers - outstanding) if self._probed.get(peer, float("-inf")) <= then]
+        return [(peer, now - self._probed.get(peer, float("-inf"))) for peer in sorted(self._peers - outstanding)]
 
     def _probe_doubtful(self, now: float) -> None:
-        for peer in self._quiet_since(now - SUSPECT_SECONDS):
-            if peer in self._suspects:
+        for peer, since in self._quiet(now):
+            doubted_at, patience = self._doubted.get(peer, (float("-inf"), 0.0))
+            patience = SUSPECT_SECONDS if now - doubted_at > TRUST_SECONDS else patience
+            if peer in self._suspects and since >= patience:
                 self._suspects.discard(peer)
+                self._doubted[peer] = now, min(1.5 * patience, IDLE_SECONDS)
                 self._probe(peer, now)
 
     def _probe(self, peer: str, now: float) -> None:

@@ -140,6 +140,18 @@ def test_a_second_of_frames_summed_up() -> None:
     assert (empty["frames"], empty["p50_ms"], empty["counters"]) == (0, None, counters)
 
 
+def test_frames_under_the_plan_before_say_nothing_of_this_one() -> None:
+    tally = StreamTally()
+    steps = (Step(what="run", where="edge1", ms=1.0),)
+    for _ in range(5):
+        tally.add(answer(("cam", "edge1"), epoch=0, steps=steps, cut_bytes=(900,)))
+    first = report(tally)
+    assert (first["frames"], first["routes"], first["steps"], first["cut_bytes"]) == (5, {"cam>edge1": 5}, [], [])
+    tally.add(answer(("cam", "edge1"), epoch=0, steps=steps, cut_bytes=(900,)))
+    tally.add(answer(("cam", "edge1"), steps=steps, cut_bytes=(100,)))
+    assert report(tally)["cut_bytes"] == [100]
+
+
 def test_answers_are_counted_and_not_kept() -> None:
     """Whoever reports seldom, or never, must not keep the tensors of all that was answered."""
     tally = StreamTally()

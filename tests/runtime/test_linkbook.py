@@ -84,6 +84,20 @@ def test_a_suspect_is_probed_at_once(pair: Pair) -> None:
     assert len(pair.probes) == 2
 
 
+def test_a_link_that_stays_in_doubt_is_probed_less_and_less(pair: Pair) -> None:
+    """Frames that take the sustained rate and probes that pass in a burst would keep each other in doubt."""
+    sent: list[float] = []
+    for tick in range(400):
+        now = START + tick / 20
+        pair.book.suspect("b")
+        pair.book.tick(now)
+        if len(pair.probes) > len(sent):
+            sent.append(now)
+            pair.echo(now + 0.01)
+    assert len(sent) <= 16
+    assert sent[3] - sent[0] <= 0.8
+
+
 def test_a_lost_probe_counts_and_is_followed_by_another(pair: Pair) -> None:
     pair.book.tick(START)
     pair.book.tick(START + PROBE_LOST_SECONDS + 0.1)
