@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 
 from splitbus_runtime.engine import Array
-
-SAME_ERROR: Final = 0.05
-"""An answer that is no class score counts as the same up to this relative error: detectors' thresholds are coarser."""
+from splitbus_runtime.sameness import SAME_ERROR, is_scores, relative_error
 
 
 def agreement(expected: Sequence[Array], found: Sequence[Array]) -> float:
@@ -20,7 +17,7 @@ def agreement(expected: Sequence[Array], found: Sequence[Array]) -> float:
     one sample's margin with another's loss of margin that keep the class, which says more than eight yes or no. For
     anything else: the share whose relative error is at most SAME_ERROR.
     """
-    if not all(map(_is_scores, expected)):
+    if not all(map(is_scores, expected)):
         return float(np.mean([relative_error(*pair) <= SAME_ERROR for pair in zip(expected, found, strict=True)]))
     wanted = np.concatenate(expected).astype(np.float64)
     got = np.concatenate(found).astype(np.float64)
@@ -33,21 +30,6 @@ def agreement(expected: Sequence[Array], found: Sequence[Array]) -> float:
     return float(min((got.argmax(axis=1) == best).mean(), kept.mean()))
 
 
-def relative_error(expected: Array, found: Array) -> float:
-    """Root of the mean squared difference over that of the expected values; infinite when the shapes differ."""
-    if expected.shape != found.shape:
-        return np.inf
-    wide = expected.astype(np.float64)
-    difference, scale = _rms(found.astype(np.float64) - wide), _rms(wide)
-    if np.isnan(difference):
-        return np.inf
-    return difference / scale if scale else float(np.inf if difference else 0.0)
-
-
-def _is_scores(array: Array) -> bool:
-    return array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind == "f"
-
-
 def _margin(scores: Array, best: Array) -> Array:
     """By how much the class `best` of each row leads the row's best other class."""
     rows = np.arange(len(scores))
@@ -55,7 +37,3 @@ def _margin(scores: Array, best: Array) -> Array:
     others[rows, best] = -np.inf
     margin: Array = scores[rows, best] - others.max(axis=1)
     return margin
-
-
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

@@ -56,8 +56,13 @@ def build_problem(
     limits: Limits,
     barred: Mapping[str, str],
     objective: Objective | None = None,
+    doubts: Mapping[tuple[int, str], float] | None = None,
 ) -> Problem:
-    """What the planner is asked for a device and a model. `barred` gives the workers to leave out, and why."""
+    """What the planner is asked for a device and a model.
+
+    `barred` gives the workers to leave out, and why; `doubts` the agreement of settings (cut, codec) that live frames
+    contradicted.
+    """
     stream = world.streams.get((device, model.key)) or StreamView()
     workers, blocked = [], []
     for name, view in sorted(world.nodes.items()):
@@ -72,7 +77,11 @@ def build_problem(
     names = [facts.node for facts in workers]
     pairs = [*product([device], names), *((a, b) for a, b in product(names, names) if a != b)]
     return Problem(
-        codings=replace(model.codings, coded_bytes=_corrected(model.codings, stream)),
+        codings=replace(
+            model.codings,
+            coded_bytes=_corrected(model.codings, stream),
+            agreement=_doubted(model.codings, doubts or {}),
+        ),
         reference_ms=max(model.reference_ms, 1e-6),
         answer_bytes=model.answer_bytes,
         device=_device_facts(world, own, model, now),
@@ -182,6 +191,16 @@ def _corrected(codings: Codings, stream: StreamView) -> Floats:
             if np.isfinite(sizes[row, column]):
                 sizes[row, column] = size
     return sizes
+
+
+def _doubted(codings: Codings, doubts: Mapping[tuple[int, str], float]) -> Floats:
+    """Agreement as the samples had it, or as frames have it where that is less."""
+    kept = codings.agreement.copy()
+    for (index, codec), share in doubts.items():
+        if index in codings.cuts[:-1] and codec in codings.codecs:
+            cell = codings.cuts.index(index), codings.codecs.index(codec)
+            kept[cell] = min(kept[cell], share)
+    return kept
 
 
 def _pinned(pin: m.Pin | None) -> Pinned | None:

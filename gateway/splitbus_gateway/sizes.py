@@ -14,13 +14,14 @@ from typing import TypeAlias
 import numpy as np
 from onnx import ModelProto, ValueInfoProto, helper
 
-from splitbus_gateway.agreement import agreement, relative_error
+from splitbus_gateway.agreement import agreement
 from splitbus_gateway.graph import Cut, ModelGraph, TensorSpec, extract, open_slice, wire_tensors
 from splitbus_gateway.graph.codec_nodes import Nodes, decode, encode
 from splitbus_gateway.graph.tensors import ONNX_DTYPES
 from splitbus_gateway.records import CodedSize
 from splitbus_gateway.samples import Feed
 from splitbus_runtime.engine import Array, Session, open_session
+from splitbus_runtime.sameness import relative_error
 from splitbus_schemas import packet
 from splitbus_schemas.codecs import CODECS, Codec
 from splitbus_schemas.packet_types import FrameId, Hop, Job, Packet, Result

@@ -9,6 +9,7 @@ from splitbus_gateway import reasons
 from splitbus_gateway.barred import Barred
 from splitbus_gateway.constraints import unmet
 from splitbus_gateway.decisions import Case, decide, waiting
+from splitbus_gateway.doubts import Doubts
 from splitbus_gateway.drafts import Slicer, draft, split_of
 from splitbus_gateway.epochs import Epochs
 from splitbus_gateway.facts import ModelFacts, build_problem
@@ -95,6 +96,7 @@ class Stream:
         self._previous: Split | None = None
         self._cause: m.Cause | None = None
         self._barred = Barred(self._settings.bar_s)
+        self._doubts = Doubts(self._settings.limits.min_agreement)
         self._broken_epoch = -1
         self._seen_at = float("-inf")
         self._teller = Teller(self._settings.decision_s)
@@ -141,8 +143,10 @@ class Stream:
             self._cause = "pin" if found.reason.startswith("pinned") else None
 
     def _note_device(self, stream: StreamView, world: World, now: float, turn: Turn) -> None:
-        """A device that cannot load its head is left alone for a while."""
+        """A setting that breaks its promise, and a device that cannot load its head, are left alone for a while."""
         state, running = stream.state, self._rollout.running
+        if running and (doubt := self._doubts.note(running.plan, stream.stats, now)):
+            turn.alerts.append(("promises_doubted", doubt))
         if not (state and running) or state.state != "failed" or state.epoch != running.plan.epoch:
             return
         if state.epoch == self._broken_epoch:
@@ -156,8 +160,9 @@ class Stream:
         out = self._barred.reasons(now)
 
         def problem(barred: Mapping[str, str]) -> Problem:
-            settings = self._settings
-            return build_problem(world, self.model, self.device, now, settings.limits, barred, settings.objective)
+            limits, objective = self._settings.limits, self._settings.objective
+            doubts = self._doubts.agreements(now)
+            return build_problem(world, self.model, self.device, now, limits, barred, objective, doubts)
 
         narrowed = problem(out)
         everything = problem({}) if out else narrowed

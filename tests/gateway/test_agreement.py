@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from splitbus_gateway.agreement import agreement, relative_error
+from splitbus_gateway.agreement import agreement
+from splitbus_runtime.sameness import relative_error
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -20,6 +20,7 @@ from splitbus_gateway.stream import StreamSettings
 from splitbus_runtime.bus import MemoryBroker
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
+from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.ids import model_key
 
 
@@ -70,6 +71,22 @@ def frames(cast: Cast, *, factor: float = 1.0, count: int = 10) -> m.StreamStats
     )  # fmt: skip
     cast.cam.send(topics.STREAM, stats, node="cam1", model=model_key(cast.model))
     return stats
+
+
+def test_a_setting_that_frames_contradict_is_left_and_the_reason_says_so(cast: Cast) -> None:
+    cast.begin()
+    before = [(cut.index, cut.codec) for cut in cast.plan.cuts]
+    lossy = [cell for cell in before if not CODECS[cell[1]].lossless]
+    assert lossy, "the best plan on this link quantises"
+    report = frames(cast).model_copy(update={"guarded": 12, "agreed": 4})
+    cast.cam.send(topics.STREAM, report, node="cam1", model=model_key(cast.model))
+    cast.site.run(4)
+    assert not {(cut.index, cut.codec) for cut in cast.plan.cuts} & set(lossy)
+    assert "agreement 0.97" in cast.plan.reason
+    assert cast.decision.cause == "limits"
+    alerts = [alert.reason for alert in cast.site.said(topics.ALERT) if alert.what == "promises_doubted"]
+    assert len(alerts) == 1
+    assert "kept 4 of 12 answers" in alerts[0]
 
 
 def test_a_decision_has_its_inputs_and_what_would_turn_it(cast: Cast) -> None:

@@ -8,12 +8,12 @@ import onnxruntime as ort  # noqa: TID251 - the reference
 import pytest
 from tests import models
 
-from splitbus_gateway.agreement import relative_error
 from splitbus_gateway.graph import ModelGraph, cut_at, extract, load_graph, open_slice, useful_cuts
 from splitbus_gateway.graph.images import ImageInput, frames_model
 from splitbus_gateway.records import CodedSize
 from splitbus_gateway.samples import Feed, synthetic_samples
 from splitbus_gateway.sizes import Measured, measure
+from splitbus_runtime.sameness import relative_error
 from splitbus_schemas import packet
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import ModelError
