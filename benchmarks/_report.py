@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +35,9 @@ def parser(description: str | None) -> ArgumentParser:
     options.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return options
 
+WIDE: Final = 160
+"""Columns of a table in a file."""
+
 
 def machine() -> str:
     """Processor, cores and versions, in one line."""
@@ -42,7 +47,7 @@ def machine() -> str:
 
 def report(title: str, figures: Sequence[Figure], json_file: Path | None = None) -> None:
     """Print the figures as a table under the machine's line, and write them to `json_file`."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     table = Table(title=title, title_justify="left")
     table.add_column("name", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)

@@ -10,7 +10,8 @@ from splitbus_schemas.messages import Step
 Route: TypeAlias = tuple[str, ...]
 """Node ids in order; the device alone when it answered itself."""
 
-Outcome: TypeAlias = Literal["answered", "dropped", "failed"]
+Outcome: TypeAlias = Literal["answered", "dropped", "failed", "known"]
+"""`known`: the answer to this durable frame was applied already, so it is not given again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Answer:
     """One frame's one answer."""
 
     outputs: list[Any]
-    """As onnxruntime gives them; empty when dropped or failed."""
+    """As onnxruntime gives them; empty unless answered."""
     route: Route
     plan: str
     """The plan's id; "local" when no plan was followed."""
@@ -42,6 +43,10 @@ class Answer:
     outcome: Outcome = "answered"
     input: Any = field(default=None, repr=False)
     """What was fed, for the iterator form."""
+    key: str = ""
+    """The durable frame's."""
+    repeated: bool = False
+    """It may have been delivered before, by an earlier life of the program."""
 
     @property
     def is_local(self) -> bool:

@@ -6,15 +6,16 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from splitbus_device.answer import Answer
 from splitbus_device.flights import Flights, Out
 from splitbus_device.follower import ActivePlan
 from splitbus_device.nodes import Hops, NodeWatch
 from splitbus_device.policy import Flight, Resend, RunLocally, latest_start, next_step
+from splitbus_device.recorded import Head
 from splitbus_runtime.agent import Agent
 from splitbus_runtime.engine import Array, TensorInfo
 from splitbus_runtime.transport import Parcel
@@ -25,6 +26,8 @@ from splitbus_schemas.packet_types import FrameId, Job, Result, Spent, Tensor
 from splitbus_schemas.topics import JOB, REPLY
 
 log = logging.getLogger(__name__)
+
+Keep: TypeAlias = Callable[[bytes, Sequence[Tensor], Mapping[str, Array]], None]
 
 TRAIN_SECONDS: Final = 0.15
 """A link is sampled at most so often: a train costs one message more."""
@@ -47,6 +50,15 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class Activation:
+    """A head's work: what goes out, what stays, and how long it took."""
+
+    sent: tuple[Tensor, ...]
+    kept: dict[str, Array]
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One inference request. Times in seconds of time.monotonic()."""
 
@@ -58,15 +70,10 @@ class Frame:
     deadline: float
     local_s: float
     """What a local run takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Activation:
-    """A head's work: what goes out, what stays, and how long it took."""
-
-    sent: tuple[Tensor, ...]
-    kept: dict[str, Array]
-    spent: Spent
+    head: Head | None = None
+    """Its head's output, when that was run in an earlier life, under the plan that it is delivered by."""
+    keep: Keep | None = None
+    """Called with plan (JSON), what was sent and what stays, once the activation is on its way."""
 
 
 class Courier:
@@ -96,9 +103,9 @@ class Courier:
             return Fallback("too many frames are out")
         name = FrameId(self._agent.node, self._agent.boot, seq)
         try:
-            activation = self._run_head(active, frame.feeds, waited_s=now - frame.started)
+            activation = self._activation(active, frame, waited_s=now - frame.started)
             job = self._job(active, name, activation)
-            outcome = self._fly(active, job, list(routes), out, frame.deadline, last_start)
+            outcome = self._fly(active, job, list(routes), out, frame, activation, last_start)
             if isinstance(outcome, Parcel):
                 return self._answer(active, frame, activation, out, outcome)
             reason = outcome
@@ -134,7 +141,12 @@ class Courier:
 
     # On its way
 
-    def _run_head(self, active: ActivePlan, feeds: Mapping[str, Array], waited_s: float) -> _Activation:
+    def _activation(self, active: ActivePlan, frame: Frame, waited_s: float) -> Activation:
+        if frame.head is not None:
+            return Activation(frame.head.sent, frame.head.kept, Spent(self._agent.node))
+        return self._run_head(active, frame.feeds, waited_s)
+
+    def _run_head(self, active: ActivePlan, feeds: Mapping[str, Array], waited_s: float) -> Activation:
         begun = time.perf_counter()
         if active.head is None:
             outputs = [(name, feeds[name], False) for name in active.crossing or feeds]
@@ -153,9 +165,9 @@ class Courier:
         encoded = time.perf_counter()
         queue_us = int(waited_s * 1e6) if waited_s > MIN_WAIT_S else 0
         spent = Spent(self._agent.node, queue_us, 0, int((ran - begun) * 1e6), int((encoded - ran) * 1e6))
-        return _Activation(sent, kept, spent)
+        return Activation(sent, kept, spent)
 
-    def _job(self, active: ActivePlan, name: FrameId, activation: _Activation) -> Job:
+    def _job(self, active: ActivePlan, name: FrameId, activation: Activation) -> Job:
         return Job(
             frame=name,
             model=self._model,
@@ -170,12 +182,21 @@ class Courier:
         )
 
     def _fly(
-        self, active: ActivePlan, job: Job, routes: list[Hops], out: Out, deadline: float, last_start: float
+        self,
+        active: ActivePlan,
+        job: Job,
+        routes: list[Hops],
+        out: Out,
+        frame: Frame,
+        activation: Activation,
+        last_start: float,
     ) -> Parcel | str:
         """Send, wait, send again along alternates, until there is an answer or no time for one, and why."""
         if time.monotonic() >= last_start:
             return "deadline: the head took too long"
-        sent = self._send(active, job, routes.pop(0), out, deadline)
+        sent = self._send(active, job, routes.pop(0), out, frame.deadline)
+        if sent and frame.keep is not None:  # while the workers are busy with it
+            frame.keep(active.plan_json, activation.sent, activation.kept)
         while sent:
             if out.parcel is not None:
                 return out.parcel
@@ -185,7 +206,7 @@ class Courier:
                 self._gave_up(out)
                 return step.reason
             if isinstance(step, Resend):
-                sent = self._send(active, job, routes.pop(0), out, deadline)
+                sent = self._send(active, job, routes.pop(0), out, frame.deadline)
             else:
                 out.news.wait(max(0.0, step.until - now))
         return "the broker does not take it"
@@ -220,7 +241,7 @@ class Courier:
 
     # Back
 
-    def _answer(self, active: ActivePlan, frame: Frame, activation: _Activation, out: Out, parcel: Parcel) -> Answer:
+    def _answer(self, active: ActivePlan, frame: Frame, activation: Activation, out: Out, parcel: Parcel) -> Answer:
         result = parcel.packet
         if not isinstance(result, Result) or len(result.spent) < 2:
             raise DecodeError(f"frame {out.seq} was answered by nobody")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
@@ -28,7 +29,7 @@ LEARNING_RATE: Final = 0.2
 State: TypeAlias = Literal["loading", "active", "failed", "ignored"]
 
 
-@dataclass(slots=True)
+@dataclass
 class ActivePlan:
     """A plan whose head slice is warm."""
 
@@ -41,6 +42,11 @@ class ActivePlan:
     routes: tuple[Hops, ...]
     crossing: frozenset[str] = frozenset()
     """Tensors that the workers need, be they outputs of the model already."""
+
+    @functools.cached_property
+    def plan_json(self) -> bytes:
+        """The plan as it is kept with a durable frame."""
+        return self.plan.to_json()
 
     @property
     def is_local(self) -> bool:
@@ -164,6 +170,13 @@ class PlanFollower:
             node=self._agent.node, boot=self._agent.boot, plan=plan, epoch=epoch, state=state, reason=reason
         )
         self._agent.control.publish(self._state_topic, message.to_json(), qos=1, retain=True)
+
+
+def recorded(plan: Plan) -> ActivePlan:
+    """A plan of an earlier life, for a frame whose head was run under it. Raises ModelError."""
+    routes = tuple(_route(plan, stages) for stages in plan.routes)
+    crossing = frozenset(plan.cuts[0].tensors if plan.cuts else ())
+    return ActivePlan(plan, None, _flight_s(plan), job_facts(plan.plan, plan.epoch, plan.model), routes, crossing)
 
 
 def _route(plan: Plan, stages: list[PlanStage]) -> Hops:

@@ -18,6 +18,8 @@ AHEAD: Final = 4
 """Windows of answers that a slow consumer may leave unread before the source is made to wait."""
 
 
+_LEFT_OUT: Final = ("dropped", "known")
+
 STOP_SECONDS: Final = 2.0
 """A source that gives nothing for so long is not waited for; its thread ends with its next frame."""
 
@@ -37,7 +39,7 @@ class _Slot:
 
 
 def in_order(frames: Iterable[Any], submit: Submit, window: int) -> Iterator[Answer]:
-    """Feed `frames` to `submit` from a thread of its own; yield the answers in order, without the dropped ones.
+    """Feed `frames` to `submit` from a thread of its own; yield the answers in order, without dropped and known frames.
 
     An error of the source is raised here, after the answers to the frames before it.
     """
@@ -66,7 +68,7 @@ def in_order(frames: Iterable[Any], submit: Submit, window: int) -> Iterator[Ans
     try:
         while isinstance(slot := slots.get(), _Slot):
             slot.filled.wait()
-            if slot.answer is not None and slot.answer.outcome != "dropped":
+            if slot.answer is not None and slot.answer.outcome not in _LEFT_OUT:
                 yield slot.answer
         if slot is not None:
             raise slot

@@ -16,10 +16,11 @@ from splitbus_device.answer import Answer
 from splitbus_device.cards import Cards, files_of, keep, kept, lay_out
 from splitbus_device.courier import Courier, Fallback, Frame
 from splitbus_device.flights import Flights
-from splitbus_device.follower import NO_PLAN, ActivePlan, PlanFollower
+from splitbus_device.follower import NO_PLAN, ActivePlan, PlanFollower, recorded
 from splitbus_device.guard import Checked, Guard
 from splitbus_device.models import LocalModel
 from splitbus_device.nodes import NodeWatch
+from splitbus_device.recorded import Head
 from splitbus_device.streamstats import StreamTally
 from splitbus_runtime.agent import Agent, default_store, new_boot
 from splitbus_runtime.bus import Delivery, Will
@@ -47,6 +48,9 @@ _TAKES_FRAMES: Final = (
     "it was made from this file to take frames as they are, in uint8: open it by its name, or the file that "
     "splitbus model export writes"
 )
+
+PLAN_POLL_S: Final = 0.02
+"""How often a frame whose head was run before looks for a way."""
 
 WILL_DELAY_S: Final = 2
 """A short loss of the network is no death."""
@@ -128,6 +132,33 @@ class Uplink:
         """Answer a frame over the bus. Raises nothing."""
         courier = self._courier
         return courier.deliver(active, frame) if courier is not None else Fallback("no model")
+
+    def plan_for(self, head: Head) -> ActivePlan | None:
+        """By which plan a frame goes on whose head was run in an earlier life; None while there is no way."""
+        if self._courier is None or not self._data.connected or head.plan.model != self._model:
+            return None
+        active = self.active
+        if active is not None and active.plan.head is not None and active.plan.head == head.plan.head:
+            return active
+        try:
+            return recorded(head.plan)
+        except ModelError as error:
+            self._agent.alert("durable_damaged", str(error))
+            return None
+
+    def wait_plan(self, head: Head, patience: float) -> ActivePlan | None:
+        """`plan_for`, but wait until time.monotonic() is `patience` for the broker to be there."""
+        while (active := self.plan_for(head)) is None and time.monotonic() < patience:
+            if self._closing.wait(PLAN_POLL_S):
+                break
+        return active
+
+    def report(self, what: str, reason: str) -> None:
+        """Count; publish the reason too, when there is one."""
+        if reason:
+            self._agent.alert(what, reason)
+        else:
+            self._agent.count(what)
 
     def local_frame(self) -> str:
         """An id for a frame that never left."""

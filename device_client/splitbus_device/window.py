@@ -13,14 +13,24 @@ T = TypeVar("T")
 class Window(Generic[T]):
     """Calls `work(item)` on `size` threads. At most `size` items wait; a newer one pushes out the oldest.
 
+    Only an item that is `perishable` is pushed out; among others a newcomer finds no room, and is dropped itself.
     `work` and `drop` must not raise. Threads start at the first item.
     """
 
-    def __init__(self, size: int, *, name: str, work: Callable[[T], None], drop: Callable[[T], None]) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        name: str,
+        work: Callable[[T], None],
+        drop: Callable[[T], None],
+        perishable: Callable[[T], bool] = lambda _item: True,
+    ) -> None:
         self._size = size
         self._name = name
         self._work = work
         self._drop = drop
+        self._perishable = perishable
         self._waiting: deque[T] = deque()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -35,9 +45,11 @@ class Window(Generic[T]):
                 self._changed.wait()
             if self._closed:
                 raise RuntimeError("the session is closed")
-            while len(self._waiting) >= self._size:
-                dropped.append(self._waiting.popleft())
             self._waiting.append(item)
+            while len(self._waiting) > self._size:
+                oldest = next(i for i, waiting in enumerate(self._waiting) if self._perishable(waiting))
+                dropped.append(self._waiting[oldest])
+                del self._waiting[oldest]
             if self._idle < len(self._waiting) and len(self._threads) < self._size:
                 self._start_thread()
             self._changed.notify_all()

@@ -7,6 +7,7 @@ SplitbusError
 +-- DecodeError           a message of a peer that breaks the wire contract (the peer's fault)
 |   +-- VersionError      it speaks a version that we do not
 +-- BlobError             a blob that is missing or does not match its hash
++-- JournalError          a journal of durable frames that cannot be written
 +-- PayloadTooLargeError  a message larger than a limit, refused before it is sent
 +-- UnsatisfiableError    no plan meets the constraints
 """
@@ -42,6 +43,10 @@ class VersionError(DecodeError):
 
 class BlobError(SplitbusError):
     """A blob that is missing, or whose bytes do not match its hash."""
+
+
+class JournalError(SplitbusError):
+    """A device's journal of durable frames that cannot be written or read."""
 
 
 class PayloadTooLargeError(SplitbusError):

@@ -86,6 +86,22 @@ def test_the_loop_says_how_its_frames_crossed_the_bus(site: Site, tmp_path: Path
     wait_for("it says goodbye", lambda: any(d.topic == topic and b'"stopping"' in d.payload for d in site.heard))
 
 
+def test_the_durable_camera_gets_every_frame_once_whenever_it_is_killed(tmp_path: Path) -> None:
+    program = [sys.executable, str(EXAMPLES / "camera_durable.py"), "--frames", "40"]
+    for lines in (1, 5, 20):
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=tmp_path, bufsize=1) as camera:
+            assert camera.stdout is not None
+            for _ in range(lines):
+                camera.stdout.readline()
+            camera.kill()
+    run(EXAMPLES / "camera_durable.py", "--frames", 40, cwd=tmp_path)
+    results = (tmp_path / "results.txt").read_text().splitlines()
+    assert sorted(line.split()[0] for line in results) == sorted(f"picture-{n}" for n in range(40))
+    before = run(EXAMPLES / "camera_before.py", cwd=tmp_path).splitlines()
+    assert {f"picture-{line}" for line in before} <= set(results)
+    assert run(EXAMPLES / "camera_durable.py", "--frames", 40, cwd=tmp_path) == ""
+
+
 def _small_model() -> bytes:
     return subprocess.run(
         [sys.executable, "-c", "import sys; from small_model import *; sys.stdout.buffer.write(small_model())"],
@@ -125,7 +141,7 @@ def test_every_block_of_the_page_runs(page_site: Site, tmp_path: Path) -> None:
         name, *arguments = shlex.split(command)
         assert name == "splitbus"
         run("-P", "-m", "splitbus_cli", *arguments, cwd=tmp_path, SPLITBUS_STATE_DIR=str(tmp_path / "gateway"))
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 5
     for number, block in enumerate(PYTHON):
         program = tmp_path / f"block{number}.py"
         program.write_text(

@@ -30,21 +30,21 @@ with InferenceSession(model, broker=broker, site=site, device="cam", store=store
 
 
 def test_the_public_interface_is_this() -> None:
-    assert splitbus_device.__all__ == ["Answer", "InferenceSession"]
+    assert splitbus_device.__all__ == ["Answer", "Durable", "InferenceSession", "JournalState"]
     for name in splitbus_device.__all__:
         assert getattr(splitbus_device, name).__module__.startswith("splitbus_device.")
     members = {name for name in vars(splitbus_device.InferenceSession) if not name.startswith("_")}
     assert members == {
         "run", "run_async", "get_inputs", "get_outputs", "get_modelmeta", "get_providers",
-        "last_answer", "submit", "plan", "stream", "close",
+        "last_answer", "submit", "plan", "stream", "resumed", "applied", "journal", "close",
     }  # fmt: skip
     assert list(inspect.signature(splitbus_device.InferenceSession).parameters) == [
         "model", "sess_options", "providers", "provider_options",
-        "broker", "deadline", "device", "site", "window", "store", "slowdown", "on_answer",
+        "broker", "deadline", "device", "site", "window", "store", "slowdown", "on_answer", "durable",
     ]  # fmt: skip
     assert list(splitbus_device.Answer.__dataclass_fields__) == [
         "outputs", "route", "plan", "epoch", "frame", "total_ms", "steps", "attempts", "late", "reason",
-        "cuts", "codecs", "cut_bytes", "outcome", "input",
+        "cuts", "codecs", "cut_bytes", "outcome", "input", "key", "repeated",
     ]  # fmt: skip
 
 

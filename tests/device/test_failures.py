@@ -337,11 +337,11 @@ def test_a_deadline_shorter_than_a_local_run_leaves_the_bus_all_the_time(site: S
 
     with FalseWorker(site, "edge1", answers), site.session(chain, deadline=0.2) as session:
         site.follow(session, plan)
-        session._local.expected_s = 3.0  # as if it had been timed on a slower machine
+        session._answers.local.expected_s = 3.0  # as if it had been timed on a slower machine
         answer = run(session, chain)
         assert (answer.is_local, answer.late, answer.reason) == (True, True, "deadline")
         silent = False
-        session._local.expected_s = 3.0
+        session._answers.local.expected_s = 3.0
         session.run(None, made_up(session))
         assert session.last_answer is not None
         assert (session.last_answer.is_local, session.last_answer.late) == (False, False)

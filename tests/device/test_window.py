@@ -96,3 +96,42 @@ def test_whoever_waits_for_room_is_told_when_the_window_closes() -> None:
     window.close()
     waiting.join(5)
     assert told == ["the session is closed"]
+
+
+def test_only_what_is_perishable_is_pushed_out() -> None:
+    """Even items must stay; of a newcomer among them alone there is no room, and it is dropped itself."""
+    recorder = Recorder()
+    window: Window[int] = Window(
+        2, name="test", work=recorder.work, drop=recorder.dropped.append, perishable=lambda item: item % 2 == 1
+    )
+    for item in (0, 2):
+        window.submit(item)
+    time.sleep(0.05)  # the threads take these
+    for item in (4, 1):
+        window.submit(item)
+    assert recorder.dropped == []
+    window.submit(3)
+    assert recorder.dropped == [1]
+    waiting = threading.Thread(target=lambda: window.submit(6, patient=True))
+    waiting.start()
+    time.sleep(0.05)
+    recorder.gate.set()
+    waiting.join()
+    window.close()
+    assert recorder.dropped == [1]
+    assert sorted(recorder.done) == [0, 2, 3, 4, 6]
+
+
+def test_a_newcomer_finds_no_room_among_what_must_stay() -> None:
+    recorder = Recorder()
+    window: Window[int] = Window(
+        1, name="test", work=recorder.work, drop=recorder.dropped.append, perishable=lambda item: item % 2 == 1
+    )
+    window.submit(0)
+    time.sleep(0.05)
+    window.submit(2)
+    window.submit(1)
+    assert recorder.dropped == [1]
+    recorder.gate.set()
+    window.close()
+    assert recorder.done == [0, 2]

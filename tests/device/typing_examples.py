@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, assert_type
 
 import numpy as np
 
-from splitbus_device import Answer, InferenceSession
+from splitbus_device import Answer, Durable, InferenceSession, JournalState
 from splitbus_runtime.settings import BrokerSettings
 from splitbus_schemas.messages import Step
 
@@ -41,13 +42,22 @@ def with_a_bus(frames: Iterator[np.ndarray[Any, Any]]) -> None:
     session.close()
 
 
+def durable_frames(frames: Iterator[tuple[str, np.ndarray[Any, Any]]]) -> None:
+    session = InferenceSession("m.onnx", durable=Durable(folder=Path("journal"), fsync="always", limit_mb=64))
+    assert_type(session.run(None, {"x": np.zeros(3)}, key="7"), list[Any])
+    session.applied("7")
+    assert_type(session.resumed(), Iterator[Answer])
+    assert_type(session.stream(frames, keyed=True), Iterator[Answer])
+    assert_type(session.journal, JournalState | None)
+
+
 def an_answer(answer: Answer) -> None:
     assert_type(answer.outputs, list[Any])
     assert_type(answer.route, tuple[str, ...])
     assert_type(answer.steps, tuple[Step, ...])
     assert_type(answer.total_ms, float)
     assert_type(answer.is_local, bool)
-    assert_type(answer.outcome, Literal["answered", "dropped", "failed"])
+    assert_type(answer.outcome, Literal["answered", "dropped", "failed", "known"])
     assert_type(answer.cut_bytes, tuple[int, ...])
     names: Sequence[str] = answer.codecs
     assert names is not None
