@@ -30,7 +30,7 @@ PROBE_LOST_SECONDS: Final = 4.0
 """A probe without an echo for so long is lost."""
 
 PROBE_BYTES: Final = 4 * TRAIN_MIN_BYTES
-"""A train of 16 kB: 3 ms at 50 Mbit/s, 130 ms at 1 Mbit/s."""
+"""A train of 16 kB each way: 3 ms at 50 Mbit/s, 130 ms at 1 Mbit/s. A shorter one may pass in a shaper's burst."""
 
 MAX_LINKS: Final = 256
 """Peers with an estimate: a packet may name any node as the one it came from."""
@@ -172,7 +172,7 @@ class LinkBook:
 
     def _probe(self, peer: str, now: float) -> None:
         probe_id = next(self._ids)
-        probe = Probe(probe_id, self._node, self._reply_topic, TRAIN_MIN_BYTES, bytes(PROBE_BYTES))
+        probe = Probe(probe_id, self._node, self._reply_topic, PROBE_BYTES, bytes(PROBE_BYTES))
         self._probed[peer] = now
         self._probes[probe_id] = _Sent(peer, now, self.crowded())
         if not self._port.send(JOB.at(self._site, node=peer, device=self._node), probe, train=True, expiry_s=5):
