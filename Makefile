@@ -2,7 +2,7 @@
 # Everything goes into .venv; the stamps there make a second run quick, and pyproject.toml makes them old.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check setup system clean
+.PHONY: help demo test check fuzz setup system clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,6 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 help:  ## Show this
 	@echo 'make demo    set everything up and run the demo; ARGS="--seconds 30 --headless" are passed on'
 	@echo 'make test    set everything up and run every check and test'
+	@echo 'make fuzz    fuzz every decoder with atheris; RUNS=1000000 for each'
 	@echo 'make setup   set everything up for development'
 	@echo 'make check   run every check and test on what is set up; ARGS="-k cuts" are passed to pytest'
 	@echo 'make clean   remove everything that make made, .venv too'
@@ -26,6 +27,18 @@ test: setup
 
 check:
 	./check $(ARGS)
+
+# What each decoder is given, from the committed corpus on; finds are left in build/fuzz.
+RUNS ?= 200000
+FUZZED := packet sealed-packet parts codec message signed text
+
+fuzz: $(VENV)/fuzz.stamp
+	@for target in $(FUZZED); do \
+	  echo "$$target: $(RUNS) runs"; \
+	  $(BIN)/python -m tests.fuzz.run $$target -runs=$(RUNS) >build/fuzz-$$target.log 2>&1 \
+	    || { tail -n 30 build/fuzz-$$target.log; exit 1; }; \
+	  grep -h '^stat::\(number_of_executed_units\|average_exec_per_sec\|peak_rss_mb\)' build/fuzz-$$target.log; \
+	done
 
 setup: system $(VENV)/dev.stamp
 
@@ -47,6 +60,10 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 	$(call install,dev)
 	@touch $(VENV)/demo.stamp
+
+$(VENV)/fuzz.stamp: pyproject.toml | $(BIN)/python
+	$(call install,fuzz)
+	@mkdir -p build
 
 # A failed attempt leaves nothing that looks finished.
 $(BIN)/python:

@@ -23,6 +23,10 @@ class WorkerConfig(Settings):
     node: str = Field(default="", description="Its id on the bus; host name and tier when empty.")
     tier: Literal["edge", "cloud"] = Field(default="edge", description="Where it stands: `edge` or `cloud`.")
     broker: BrokerSettings = Field(default_factory=BrokerSettings, description="How to reach the broker.")
+    gateway_key: str = Field(
+        default="",
+        description="`ed25519:...`, or a file of such lines; orders and slices not signed with it are refused.",
+    )
     state_dir: Path | None = Field(default=None, description="Folder of slices on disk; the user's cache if absent.")
     disk_mb: int = Field(default=8192, ge=64, description="What those may take; the least recently used ones give way.")
     memory_mb: int = Field(default=1024, ge=16, description="What warm sessions may take; the longest unused close.")

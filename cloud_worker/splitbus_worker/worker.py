@@ -15,6 +15,7 @@ from splitbus_runtime.dial import Dial, dial_broker
 from splitbus_runtime.shelf import Slice
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import Parcel, job_facts
+from splitbus_runtime.trust import Trust
 from splitbus_schemas.errors import PayloadTooLargeError, SplitbusError
 from splitbus_schemas.limits import MAX_TEXT_BYTES
 from splitbus_schemas.packet_types import Echo, Job, Probe, Refusal, Result, Spent
@@ -44,6 +45,7 @@ class Worker:
     def __init__(self, config: WorkerConfig, *, dial: Dial | None = None) -> None:
         self.config = config
         self.node, self.boot = config.node_id, new_boot()
+        trust = Trust.of(config.gateway_key)
         store = BlobStore(config.store_folder, limit_bytes=config.disk_mb * 2**20)
         connect = dial or dial_broker(config.broker)
         self.control = connect(
@@ -62,6 +64,7 @@ class Worker:
             slowdown=config.slowdown,
             limit_bytes=config.memory_mb * 2**20,
             concurrency=config.concurrency,
+            trust=trust,
         )
         self.agent.load = self._load
         self._job_filter = JOB.at(config.site, node=self.node, device="+")

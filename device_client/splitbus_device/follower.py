@@ -9,13 +9,14 @@ import threading
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from splitbus_device.epochs import EpochFloor
 from splitbus_device.nodes import Hops
 from splitbus_runtime.agent import Agent
 from splitbus_runtime.bus import UserProperties
 from splitbus_runtime.shelf import Slice
 from splitbus_runtime.transport import job_facts
 from splitbus_schemas.codecs import CODECS
-from splitbus_schemas.errors import DecodeError, ModelError, SplitbusError
+from splitbus_schemas.errors import DecodeError, ModelError, SignatureError, SplitbusError
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.messages import Plan, PlanStage, PlanState
 from splitbus_schemas.packet_types import Hop
@@ -70,6 +71,7 @@ class PlanFollower:
         self.active: ActivePlan | None = None
         self._agent = agent
         self._model = model
+        self._floor = EpochFloor(agent.store.folder / "epochs.json" if agent.trust.asks else None)
         self._arrived: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._topic = PLAN.at(agent.site, node=agent.node, model=model_key(model))
         self._state_topic = PLAN_STATE.at(agent.site, node=agent.node, model=model_key(model))
@@ -97,6 +99,8 @@ class PlanFollower:
         while (payload := self._arrived.get()) is not None:
             try:
                 self._take(payload)
+            except SignatureError as error:
+                self._agent.alert(error.counter, str(error), self._topic)
             except DecodeError as error:
                 self._agent.alert("bad_plans", str(error), self._topic)
             except Exception as error:
@@ -107,7 +111,10 @@ class PlanFollower:
         if not payload:
             self._drop()
             return
-        plan = Plan.from_json(payload)
+        plan = Plan.from_json(self._agent.trust.open(self._topic, payload))
+        if plan.model == self._model and plan.epoch < self._floor.get(self._model):
+            self._refuse_stale(plan)
+            return
         objection = self._objection(plan)
         if objection:
             self._agent.count("plans_ignored")
@@ -116,6 +123,17 @@ class PlanFollower:
             self._tell_active()  # what is retained says what is followed
         elif self.active is None or plan.epoch != self.active.plan.epoch:
             self._adopt(plan)
+
+    def _refuse_stale(self, plan: Plan) -> None:
+        """It was signed, but long ago. The gateway is told the epoch that its next plan has to exceed."""
+        floor = self._floor.get(self._model)
+        reason = f"epoch {plan.epoch} is older than {floor}, which was followed already"
+        self._agent.alert("stale_plans", f"plan {plan.plan} is refused: {reason}", self._topic)
+        self._tell(plan.plan, plan.epoch, "ignored", reason)
+        if self.active is None:
+            self._tell(NO_PLAN, floor, "active")
+        else:
+            self._tell_active()
 
     def _objection(self, plan: Plan) -> str:
         """Why the plan is not for us, or not news; "" when it may be."""
@@ -138,6 +156,7 @@ class PlanFollower:
             self._agent.alert("plans_failed", f"plan {plan.plan} cannot be followed: {error}", self._topic)
             self._tell(plan.plan, plan.epoch, "failed", str(error))
             return
+        self._floor.lift(self._model, plan.epoch)
         before, self.active = self.active, active
         self._agent.count("plan_changes")
         self._agent.shelf.drop({a.head.id for a in (before, active) if a is not None and a.head is not None})

@@ -25,6 +25,7 @@ from splitbus_device.uplink import Uplink
 from splitbus_device.window import Window
 from splitbus_runtime.engine import open_session
 from splitbus_runtime.settings import BrokerSettings
+from splitbus_runtime.trust import Trust
 from splitbus_schemas.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class InferenceSession:
 
     broker: `mqtt://host`, `mqtts://host:8883`, BrokerSettings, or None for $SPLITBUS_BROKER; without any, all is local.
     deadline: seconds until a frame must be answered. device: this node's id, one for each session that is open.
+    gateway_key: `ed25519:...`, or a file of such lines, for $SPLITBUS_GATEWAY_KEY: others' plans are refused.
     window: frames out at once. on_answer: called with the Answer of every frame, on the thread that got it.
     durable: the folder in which frames that are given a key are kept until their answer was applied.
     Raises ConfigError, ModelError, BlobError for a store that cannot be written and, for a model by name that is
@@ -68,6 +70,7 @@ class InferenceSession:
         deadline: float = DEFAULT_DEADLINE_S,
         device: str | None = None,
         site: str = "home",
+        gateway_key: str | os.PathLike[str] | None = None,
         window: int = DEFAULT_WINDOW,
         store: str | os.PathLike[str] | None = None,
         slowdown: float = 1.0,
@@ -91,6 +94,7 @@ class InferenceSession:
                 window=window,
                 slowdown=slowdown,
                 threads=getattr(sess_options, "intra_op_num_threads", 0),
+                trust=Trust.of(gateway_key or os.environ.get("SPLITBUS_GATEWAY_KEY")),
             )
         try:
             if durable is not None:

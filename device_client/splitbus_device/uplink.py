@@ -28,6 +28,7 @@ from splitbus_runtime.dial import dial_broker
 from splitbus_runtime.settings import BrokerSettings
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import Parcel
+from splitbus_runtime.trust import Trust
 from splitbus_schemas.errors import BlobError, DecodeError, ModelError, SplitbusError
 from splitbus_schemas.ids import check_id, is_id, model_key, sha256
 from splitbus_schemas.messages import ModelCard, NodeStatus, StreamStats
@@ -78,6 +79,7 @@ class Uplink:
         window: int,
         slowdown: float,
         threads: int,
+        trust: Trust,
     ) -> None:
         self.device = check_id("device", device or default_device())
         self.tally = StreamTally()
@@ -107,6 +109,7 @@ class Uplink:
             store=store,
             threads=threads,
             slowdown=slowdown,
+            trust=trust,
         )
         self._agent.links.crowded = lambda: self._flights.count > 0
         self._agent.port.receive(REPLY.at(site, node=self.device, boot=self._boot), self._take)
@@ -261,9 +264,9 @@ class Uplink:
         if fields is None:
             return
         try:
-            self._cards.note(fields["name"], delivery.payload)
+            self._cards.note(fields["name"], self._agent.trust.open(delivery.topic, delivery.payload))
         except DecodeError as error:
-            self._agent.alert("bad_messages", str(error), delivery.topic)
+            self._agent.alert(error.counter, str(error), delivery.topic)
 
     # Threads
 

@@ -16,6 +16,7 @@ from splitbus_gateway.facts import ModelFacts
 from splitbus_gateway.pacing import note_speeds
 from splitbus_gateway.profiling import Turns
 from splitbus_gateway.rollout import union
+from splitbus_gateway.signing import Signer
 from splitbus_gateway.state import WATCHED, NodeView, StreamKey, World
 from splitbus_gateway.stream import Stream, StreamSettings
 from splitbus_gateway.switching import SliceSize
@@ -23,7 +24,7 @@ from splitbus_gateway.telling import Turn
 from splitbus_runtime.bus import Bus, Delivery
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
-from splitbus_schemas.errors import DecodeError, SplitbusError
+from splitbus_schemas.errors import DecodeError, SignatureError, SplitbusError
 
 DEBOUNCE_S: Final = 0.1
 """Reports come in groups; a plan made of half of them would be changed at once."""
@@ -69,9 +70,11 @@ class Controller:
         timestamp: Callable[[], str],
         now: float,
         settle_s: float = SETTLE_S,
+        signer: Signer | None = None,
     ) -> None:
         self.world = World()
         self.alerts = alerts
+        self._signer = signer or Signer()
         self._bus, self._catalogue, self._epochs = bus, catalogue, epochs
         self._site, self._settings, self._timestamp = site, settings or StreamSettings(), timestamp
         self._streams: dict[StreamKey, Stream] = {}
@@ -108,14 +111,26 @@ class Controller:
         loads = self.world.load_changes
         try:
             kind, fields = topics.parse_topic(delivery.topic)
-            self.world.apply(
-                kind, fields, delivery.payload, now, retained=delivery.retain, session=self._session
-            )  # fmt: skip
+            payload = delivery.payload
+            if kind is topics.PLAN:
+                payload = self._signer.open(delivery.topic, payload)
+            self.world.apply(kind, fields, payload, now, retained=delivery.retain, session=self._session)
+        except SignatureError as error:
+            self.alerts(error.counter, str(error), delivery.topic)
+            self._oust(delivery.topic, (fields["node"], fields["model"]), now)
         except DecodeError as error:
-            self.alerts("bad_messages", str(error), delivery.topic)
+            self.alerts(error.counter, str(error), delivery.topic)
         else:
             if kind.name not in _QUIET or self.world.load_changes > loads:
                 self._touch(now, 0.0 if kind.name in _URGENT else DEBOUNCE_S)
+
+    def _oust(self, topic: str, key: StreamKey, now: float) -> None:
+        """A plan that is not ours stands there: our own takes its place, or nothing does."""
+        stream = self._streams.get(key)
+        if stream is not None and stream.running:
+            self._touch(now, 0.0)
+        else:
+            self._bus.publish(topic, b"", qos=topics.PLAN.qos, retain=True)
 
     def touch(self, now: float) -> None:
         """Something changed: step soon."""
@@ -273,7 +288,8 @@ class Controller:
 
     def _send(self, kind: topics.Topic, message: m.Message, **fields: str) -> None:
         """Publish what is not there yet."""
-        topic, payload = kind.at(self._site, **fields), message.to_json()
+        topic = kind.at(self._site, **fields)
+        payload = self._signer.seal(topic, message)
         if self._sent.get(topic) == payload:
             return
         self._sent[topic] = payload

@@ -18,11 +18,13 @@ from splitbus_gateway.hysteresis import Settings as Hysteresis
 from splitbus_gateway.presence import Presence
 from splitbus_gateway.problem import OBJECTIVES, Limits, Objective
 from splitbus_gateway.registry import Registry
+from splitbus_gateway.signing import load_signer
 from splitbus_gateway.slicing import SliceBook
 from splitbus_gateway.stream import StreamSettings
 from splitbus_runtime.agent import new_boot, timestamp
 from splitbus_runtime.bus import Bus, Delivery
 from splitbus_schemas.errors import SplitbusError
+from splitbus_schemas.messages import ModelCard
 from splitbus_schemas.topics import MODEL
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ class GatewayDaemon:
         self.config = config
         self.boot = boot or new_boot()
         self._control, self._data, self._registry = control, data, registry
-        self._slices = SliceBook(registry, codecs=config.planner.codecs)
+        self._signer = load_signer(config.state_dir)
+        self._slices = SliceBook(registry, codecs=config.planner.codecs, signer=self._signer)
         site, node, now = config.site, config.node, time.monotonic()
         self.alerts = Alerts(control, site=site, node=node, clock=time.monotonic)
         self._presence = Presence(control, site=site, node=node, boot=self.boot, now=now)
@@ -59,6 +62,7 @@ class GatewayDaemon:
             settings=stream_settings(config.planner),
             timestamp=timestamp,
             now=now,
+            signer=self._signer,
         )
         self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -166,7 +170,7 @@ class GatewayDaemon:
 
     def _refresh_models(self) -> None:
         """Notice added and removed models; their cards on the bus are those of the registry and no others."""
-        wanted = {record.name: record.card.to_json() for record in self._registry.list()}
+        wanted = {record.name: self._sealed(record.card) for record in self._registry.list()}
         for name in {*wanted, *self._cards}:
             payload = wanted.get(name, b"")
             if self._cards.get(name) != payload:
@@ -175,6 +179,9 @@ class GatewayDaemon:
                     MODEL.at(self.config.site, name=name), payload, qos=MODEL.qos, retain=MODEL.retain
                 )  # fmt: skip
                 self._cards[name] = payload
+
+    def _sealed(self, card: ModelCard) -> bytes:
+        return self._signer.seal(MODEL.at(self.config.site, name=card.name), card)
 
     def _note_card(self, name: str, payload: bytes) -> None:
         if self._cards.get(name) != payload:

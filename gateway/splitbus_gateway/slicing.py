@@ -13,11 +13,13 @@ from splitbus_gateway.graph import TensorSpec as GraphTensor
 from splitbus_gateway.profiling import anchor_cuts
 from splitbus_gateway.records import ModelRecord
 from splitbus_gateway.registry import Registry
+from splitbus_gateway.signing import Signer
 from splitbus_gateway.switching import SliceSize
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import ModelError
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.messages import Anchor, ProfileRequest, SliceManifest, TensorSpec
+from splitbus_schemas.signature import SLICE
 
 Made: TypeAlias = tuple[str, SliceManifest]
 """A slice's id and its manifest."""
@@ -27,8 +29,11 @@ _Key: TypeAlias = tuple[str, int, int, str, str]
 class SliceBook:
     """The slices of a registry's models; `codecs` are those that plans may use. Thread-safe."""
 
-    def __init__(self, registry: Registry, *, codecs: Sequence[str] = tuple(CODECS)) -> None:
+    def __init__(
+        self, registry: Registry, *, codecs: Sequence[str] = tuple(CODECS), signer: Signer | None = None
+    ) -> None:
         self._registry = registry
+        self._signer = signer or Signer()
         self._codecs = codecs
         self._lock = threading.RLock()
         self._made: dict[_Key, Made] = {}
@@ -124,7 +129,7 @@ class SliceBook:
             outputs=[_spec(spec, part) for spec in part.outputs],
             weights=[known[weight.name] for weight in part.weights],
         )
-        return store.put(manifest.to_json()), manifest
+        return store.put(self._signer.seal(SLICE, manifest)), manifest
 
 
 def _nodes(codec: str) -> str:

@@ -24,6 +24,7 @@ from splitbus_runtime.profiler import Stopwatch, profile
 from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import PacketPort
+from splitbus_runtime.trust import Trust
 from splitbus_schemas.codecs import known_codecs
 from splitbus_schemas.errors import DecodeError, SplitbusError
 from splitbus_schemas.ids import check_id, model_key
@@ -92,16 +93,20 @@ class Agent:
         slowdown: float = 1.0,
         limit_bytes: int = 2**30,
         concurrency: int = 1,
+        trust: Trust | None = None,
     ) -> None:
         self.site, self.node, self.boot, self.tier = check_id("site", site), check_id("node", node), boot, tier
         self.control, self.data = control, data
         self.store = store
+        self.trust = trust or Trust()
         self.counters: dict[str, int] = {}
         self.load: Callable[[], Load] = Load
         self.port = PacketPort(data, self._refuse)
         self._blob_port = PacketPort(control, self._refuse)
         self.blobs = BlobClient(self._blob_port, site=site, node=node, boot=boot, store=store)
-        self.shelf = Shelf(store, self.blobs.fetch, threads=threads, slowdown=slowdown, limit_bytes=limit_bytes)
+        self.shelf = Shelf(
+            store, self.blobs.fetch, threads=threads, slowdown=slowdown, limit_bytes=limit_bytes, trust=self.trust
+        )  # fmt: skip
         self.links = LinkBook(self.port, control, site=site, node=node, boot=boot)
         self.broker_rtt_s: float | None = None
         self.last_echo = float("-inf")
@@ -128,8 +133,8 @@ class Agent:
 
     def start(self) -> None:
         """Subscribe, say who we are, start the threads."""
-        self._subscribe(WORK.at(self.site, node=self.node), self._on_work)
-        self._subscribe(PEERS.at(self.site, node=self.node), self._on_peers)
+        self._subscribe(WORK.at(self.site, node=self.node), self._on_work, signed=True)
+        self._subscribe(PEERS.at(self.site, node=self.node), self._on_peers, signed=True)
         self.control.subscribe(ECHO.at(self.site, node=self.node), self._on_echo)
         self._subscribe(STATUS.at(self.site, node=self.node), self._on_own_status)
         self.data.watch(self._on_connection)
@@ -211,19 +216,19 @@ class Agent:
 
     # What arrives
 
-    def _subscribe(self, topic: str, handler: Callable[[bytes], None]) -> None:
+    def _subscribe(self, topic: str, handler: Callable[[bytes], None], *, signed: bool = False) -> None:
         def checked(delivery: Delivery) -> None:
             if not delivery.payload:
                 return
             try:
-                handler(delivery.payload)
+                handler(self.trust.open(topic, delivery.payload) if signed else delivery.payload)
             except DecodeError as error:
                 self._refuse(delivery.topic, error)
 
         self.control.subscribe(topic, checked, qos=1)
 
     def _refuse(self, topic: str, error: DecodeError) -> None:
-        self.alert("bad_messages", str(error), topic)
+        self.alert(error.counter, str(error), topic)
 
     def _on_own_status(self, payload: bytes) -> None:
         """The will of an earlier start may come after our birth, and what is retained must be true."""

@@ -12,8 +12,10 @@ from typing import Final
 
 from splitbus_runtime.engine import Array, Session, open_session, slowed
 from splitbus_runtime.store import BlobStore
-from splitbus_schemas.errors import DecodeError, ModelError
+from splitbus_runtime.trust import Trust
+from splitbus_schemas.errors import DecodeError, ModelError, SignatureError
 from splitbus_schemas.messages import SliceManifest, decode_message
+from splitbus_schemas.signature import SLICE
 
 SESSION_OVERHEAD_BYTES: Final = 4 * 2**20
 """What onnxruntime takes for a session beside its weights: arenas, the graph, kernels (measured: 2 to 6 MB)."""
@@ -68,8 +70,10 @@ class Shelf:
         threads: int = 0,
         slowdown: float = 1.0,
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        trust: Trust | None = None,
     ) -> None:
         self._store = store
+        self._trust = trust or Trust()
         self._fetch = fetch
         self._threads = threads
         self._slowdown = slowdown
@@ -149,7 +153,9 @@ class Shelf:
     def _manifest(self, slice_id: str) -> SliceManifest:
         data = self._bytes(slice_id)
         try:
-            return decode_message(SliceManifest, data)
+            return decode_message(SliceManifest, self._trust.open(SLICE, data))
+        except SignatureError as error:
+            raise ModelError(f"slice {slice_id[:12]} is {error.counter} and not opened: {error}") from None
         except DecodeError as error:
             raise ModelError(f"slice {slice_id[:12]} has a manifest that cannot be read: {error}") from None
 

@@ -34,10 +34,17 @@ def acl(
     by_role = {"gateway": gateway, "operators": operators, "workers": workers, "device": devices or ()}
     for role, names in by_role.items():
         for name in names:
-            lines += ["", f"# --- {role}", f"user {check_id('user name', name)}", *_rules("topic", (role,), name, site)]
+            lines += ["", *user_rules(role, name, site=site)]
             if role == "operators":
                 lines += ["# the broker's own counters", "topic read $SYS/#"]
     return "\n".join([*lines, ""])
+
+
+def user_rules(role: str, name: str, *, site: str = "+", title: str = "") -> Iterator[str]:
+    """The lines of one user: `title`, or the role, what it may do. Raises ConfigError for a bad name."""
+    yield f"# --- {title or role}"
+    yield f"user {check_id('user name', name)}"
+    yield from _rules("topic", (role,), name, site)
 
 
 def _rules(keyword: str, roles: Sequence[str], name: str, site: str) -> Iterator[str]:

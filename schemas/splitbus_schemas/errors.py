@@ -6,11 +6,16 @@ SplitbusError
 +-- BusError              the broker cannot be reached or refuses us
 +-- DecodeError           a message of a peer that breaks the wire contract (the peer's fault)
 |   +-- VersionError      it speaks a version that we do not
+|   +-- SignatureError    it is not signed by a gateway that is trusted here
 +-- BlobError             a blob that is missing or does not match its hash
 +-- JournalError          a journal of durable frames that cannot be written
 +-- PayloadTooLargeError  a message larger than a limit, refused before it is sent
 +-- UnsatisfiableError    no plan meets the constraints
 """
+
+from __future__ import annotations
+
+from typing import Literal
 
 
 class SplitbusError(Exception):
@@ -32,6 +37,9 @@ class BusError(SplitbusError):
 class DecodeError(SplitbusError):
     """Bytes from the wire that are no valid message."""
 
+    counter = "bad_messages"
+    """The counter and the alert under which a node reports it."""
+
 
 class VersionError(DecodeError):
     """A message in a version that this program does not speak."""
@@ -39,6 +47,14 @@ class VersionError(DecodeError):
     def __init__(self, what: str, version: int, supported: int) -> None:
         super().__init__(f"{what} has version {version}, this program speaks {supported}: upgrade the older side")
         self.version = version
+
+
+class SignatureError(DecodeError):
+    """A document that no trusted gateway signed: `counter` is `unsigned`, or `forged` for a signature that is wrong."""
+
+    def __init__(self, counter: Literal["unsigned", "forged"], message: str) -> None:
+        super().__init__(message)
+        self.counter = counter
 
 
 class BlobError(SplitbusError):

@@ -80,6 +80,9 @@ MAX_MBIT: Final = 1e9
 MAX_JSON_BYTES: Final = 1 * 2**20
 """A control message; a plan has 3 kB, a profile of 500 blocks 40 kB."""
 
+SIGNATURE_BYTES: Final = 88
+"""An Ed25519 signature, which has 64 bytes, in base64."""
+
 MAX_BLOB_BYTES: Final = 16 * 2**30
 """A weight or model file; larger ones do not run on these machines."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from splitbus_schemas.codecs import CODINGS
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
+from splitbus_schemas.lean import LeanModel
 from splitbus_schemas.limits import (
     BLOB_CHUNK_BYTES,
     MAX_BATCH,
@@ -31,9 +33,10 @@ BLOB_DATA_PATTERN = rf"^splitbus/v{WIRE_VERSION}/[a-z0-9_-]+/blob/data/[a-z0-9_-
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Coding = Annotated[str, Field(pattern=f"^({'|'.join(CODINGS)})$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Signature = Annotated[str | None, Field(description="The gateway's Ed25519 signature; always the last member.")]
 
 
-class Message(BaseModel):
+class Message(LeanModel):
     """Base of all JSON messages: frozen, versioned, and lenient towards fields of a later version."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -55,19 +58,26 @@ class Message(BaseModel):
 
 M = TypeVar("M", bound=Message)
 
+MAX_LISTED_ERRORS = 1000
+"""Of more, none is named: each would become an object of a kilobyte first."""
+
 
 def decode_message(kind: type[M], data: bytes) -> M:
     """The message of type `kind` in `data`. Raises DecodeError (VersionError for another version)."""
     what = kind.__name__
     if len(data) > MAX_JSON_BYTES:
         raise DecodeError(f"{what} has {len(data)} bytes, the limit is {MAX_JSON_BYTES}")
-    try:
-        message = kind.model_validate_json(data)
+    try:  # not model_validate_json: each of its errors holds a copy of the document
+        message = kind.model_validate(from_json(data))
     except ValidationError as error:
         _check_version(what, _version(data))
+        if error.error_count() > MAX_LISTED_ERRORS:
+            raise DecodeError(f"{what}: {error.error_count()} values are wrong") from None
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
         raise DecodeError(f"{what}: {place[:200]}: {first['msg'][:200]}") from None
+    except ValueError as error:
+        raise DecodeError(f"{what}: the document: Invalid JSON: {str(error)[:200]}") from None
     _check_version(what, message.v)
     return message
 
@@ -89,7 +99,7 @@ def _check_version(what: str, version: int) -> None:
         raise VersionError(what, version, WIRE_VERSION)
 
 
-class Part(BaseModel):
+class Part(LeanModel):
     """Base of what stands inside messages."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -137,6 +147,7 @@ class SliceManifest(Message):
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
     weights: list[WeightRef]
+    signature: Signature = None
 
 
 class ModelCard(Message):
@@ -153,6 +164,7 @@ class ModelCard(Message):
     made_from: Sha256 | None = Field(
         default=None, description="The file that its main file was made from, so that frames enter as uint8 pictures."
     )
+    signature: Signature = None
 
 
 class NodeStatus(Message):
@@ -241,6 +253,7 @@ class NodeWork(Message):
 
     slices: list[Sha256] = Field(default_factory=list)
     profiles: list[ProfileRequest] = Field(default_factory=list)
+    signature: Signature = None
 
 
 class BatchTimes(Part):
@@ -283,6 +296,7 @@ class Peers(Message):
     """Whom a node may have to reach; it keeps these links measured. Retained at ctl/<node>/peers."""
 
     peers: list[Peer] = Field(default_factory=list)
+    signature: Signature = None
 
 
 class LinkReport(Message):
@@ -343,6 +357,7 @@ class Plan(Message):
     predicted_ms: Milliseconds
     steps: list[Step] = Field(default_factory=list)
     reason: str
+    signature: Signature = None
 
     @property
     def is_local(self) -> bool:
@@ -421,6 +436,7 @@ class Decision(Message):
     measured_ms: Milliseconds | None = Field(default=None, description="Median of its frames, from call to answer.")
     off: float | None = Field(default=None, description="Measured over predicted, less one.")
     blocked: list[str] = Field(default_factory=list, description="What the planner lacked, node by node.")
+    signature: Signature = None
 
 
 class StreamStats(Message):

@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": None,
     "profile": None,
     "certs": ["authority", "client", "server"],
+    "device": ["enroll", "list", "revoke"],
     "demo": None,
 }
 

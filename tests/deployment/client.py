@@ -65,6 +65,7 @@ class Client:
         finally:
             self.raw.disconnect()
             self.raw.loop_stop()
+            self.raw._reset_sockets()  # its wake-up pair, which it leaves to the garbage collector
 
     def publish(
         self, topic: str, payload: bytes = b"x", *, retain: bool = False, properties: Properties | None = None

@@ -19,6 +19,7 @@ from splitbus_device import InferenceSession
 from splitbus_gateway.blob_service import BlobService
 from splitbus_gateway.graph import cut_at
 from splitbus_gateway.registry import Registry
+from splitbus_gateway.signing import Signer
 from splitbus_gateway.slicing import SliceBook
 from splitbus_runtime.bus import Delivery
 from splitbus_runtime.mqtt import MqttBus
@@ -84,11 +85,12 @@ def same(outputs: Sequence[Any], expected: Sequence[Any], tolerance: float = 0.0
 class Site:
     """A site of its own at a broker: registry, slices, blob service, and everything that nodes say."""
 
-    def __init__(self, broker: Broker, folder: Path, *, name: str = "") -> None:
+    def __init__(self, broker: Broker, folder: Path, *, name: str = "", signer: Signer | None = None) -> None:
         self.broker, self.folder = broker, folder
         self.name = name or f"d{secrets.token_hex(4)}"
         self.registry = Registry(folder / "gateway", samples=1, max_input_ratio=100.0)
-        self.book = SliceBook(self.registry)
+        self.signer = signer or Signer()
+        self.book = SliceBook(self.registry, signer=self.signer)
         self.heard: list[Delivery] = []
         self.bus = MqttBus(broker.host, broker.port, client_id=f"gateway-{self.name}")
         self.bus.subscribe(f"{topics.ROOT}/{self.name}/node/#", self.heard.append, qos=1)
@@ -174,7 +176,8 @@ class Site:
         return stages
 
     def _say(self, kind: topics.Topic, message: m.Message, **fields: str) -> None:
-        assert self.bus.publish(kind.at(self.name, **fields), message.to_json(), qos=1, retain=True)
+        topic = kind.at(self.name, **fields)
+        assert self.bus.publish(topic, self.signer.seal(topic, message), qos=1, retain=True)
 
     # What nodes say
 

@@ -15,7 +15,16 @@ import splitbus_device
 from splitbus_schemas.messages import NodeStatus
 from splitbus_schemas.topics import STATUS
 
-BANNED = ("onnx", "typer", "rich", "splitbus_gateway", "splitbus_worker", "splitbus_demo", "splitbus_cli")
+BANNED = (
+    "onnx",
+    "typer",
+    "rich",
+    "splitbus_gateway",
+    "splitbus_worker",
+    "splitbus_demo",
+    "splitbus_cli",
+    "cryptography",
+)
 
 PROGRAM = """
 import json, sys, time
@@ -40,7 +49,7 @@ def test_the_public_interface_is_this() -> None:
     }  # fmt: skip
     assert list(inspect.signature(splitbus_device.InferenceSession).parameters) == [
         "model", "sess_options", "providers", "provider_options",
-        "broker", "deadline", "device", "site", "window", "store", "slowdown", "on_answer", "durable",
+        "broker", "deadline", "device", "site", "gateway_key", "window", "store", "slowdown", "on_answer", "durable",
     ]  # fmt: skip
     assert list(splitbus_device.Answer.__dataclass_fields__) == [
         "outputs", "route", "plan", "epoch", "frame", "total_ms", "steps", "attempts", "late", "reason",

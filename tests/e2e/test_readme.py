@@ -179,7 +179,7 @@ def test_the_command_exists(line: Line, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
     words = line.words[1:]
-    group = words[:2] if words[0] in {"model", "plan", "certs"} else words[:1]
+    group = words[:2] if words[0] in {"model", "plan", "certs", "device"} else words[:1]
     shown = CliRunner().invoke(app, [*group, "--help"])
     assert shown.exit_code == 0, shown.output
     named = ["plan", "MODEL"] if group[-1].endswith(".onnx") and group[0] == "plan" else group

@@ -49,6 +49,14 @@ def worker(
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads for one frame.")] = None,
     slowdown: Annotated[float | None, typer.Option(metavar="X", help="Act so many times slower, for trials.")] = None,
     state_dir: StateDir = None,
+    gateway_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            envvar="SPLITBUS_GATEWAY_KEY",
+            help="The gateway's public key, or a file of it; what it did not sign is refused.",
+        ),
+    ] = None,
 ) -> None:
     """Run a worker, at the edge or in the cloud: it runs the slices that frames name.
 
@@ -68,5 +76,6 @@ def worker(
         "threads": threads,
         "slowdown": slowdown,
         "state_dir": state_dir,
+        "gateway_key": gateway_key,
     }
     raise typer.Exit(service.run(layered(WorkerConfig, load_config, config, over)))

@@ -1,0 +1,86 @@
+"""The committed corpus: inputs to begin from. `python -m tests.fuzz.corpus` writes those that our own encoders make.
+
+Inputs that once found something stay beside them, under names of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.fuzz.targets import CODING_NAMES, KINDS, TARGETS
+from tests.packets import MESSAGES, PACKETS
+from tests.schemas.wire import PREFIX
+
+from splitbus_gateway.signing import Signer
+from splitbus_schemas.codecs import encode_bytes
+from splitbus_schemas.packet import encode
+from splitbus_schemas.parts import split
+from splitbus_schemas.signature import SLICE
+from splitbus_schemas.topics import TOPICS
+
+FOLDER: Final = Path(__file__).parent / "corpus"
+MAX_SEED_BYTES: Final = 16_384
+
+_TEST_KEY: Final = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+"""Of RFC 8032, section 7.1, TEST 1."""
+
+
+def made() -> dict[tuple[str, str], bytes]:
+    """Inputs of our own encoders, by target and name."""
+    seeds = {**dict(_packets()), **dict(_codecs()), **dict(_documents()), **dict(_texts())}
+    return {key: data for key, data in seeds.items() if len(data) <= MAX_SEED_BYTES}
+
+
+def committed(target: str) -> dict[str, bytes]:
+    """The committed inputs of a target, by name."""
+    return {path.name: path.read_bytes() for path in sorted((FOLDER / target).iterdir())}
+
+
+def _packets() -> Iterator[tuple[tuple[str, str], bytes]]:
+    for name, content in PACKETS.items():
+        data = encode(content)
+        _, _, kind, _, header_bytes, _, _, _ = PREFIX.unpack_from(data)
+        yield ("packet", name), data
+        yield ("sealed-packet", name), bytes([kind]) + header_bytes.to_bytes(2, "little") + data[PREFIX.size :]
+        for train in (False, True):
+            pieces = [bytes(piece) for piece in split(data, number=7, limit=max(256, len(data) // 3), train=train)]
+            joined = b"".join(len(piece).to_bytes(2, "little") + piece for piece in pieces)
+            yield ("parts", f"{name}-train" if train else name), joined
+
+
+def _codecs() -> Iterator[tuple[tuple[str, str], bytes]]:
+    picture = (np.mgrid[0:16, 0:24].sum(axis=0)[..., None] * np.ones(3) * 4 % 256).astype(np.uint8)
+    for place, coding in enumerate(CODING_NAMES):
+        coded = encode_bytes(coding, picture.tobytes(), (1, 16, 24, 3))
+        yield ("codec", coding), bytes([place, 4, 6, 3]) + bytes(coded)
+
+
+def _documents() -> Iterator[tuple[tuple[str, str], bytes]]:
+    signer = Signer(Ed25519PrivateKey.from_private_bytes(_TEST_KEY))
+    for name, message in MESSAGES.items():
+        yield ("message", name), bytes([KINDS.index(type(message))]) + message.to_json()
+    yield ("signed", "plan"), signer.seal("splitbus/v1/home/ctl/cam1/plan/m", MESSAGES["plan"])
+    yield ("signed", "slice"), signer.seal(SLICE, MESSAGES["slice-manifest"])
+    yield ("signed", "unsigned"), MESSAGES["plan"].to_json()
+
+
+def _texts() -> Iterator[tuple[tuple[str, str], bytes]]:
+    for topic in TOPICS:
+        yield ("text", topic.name), topic.at("home", **dict.fromkeys(topic.fields, "cam1")).encode()
+    yield ("text", "key"), Signer(Ed25519PrivateKey.from_private_bytes(_TEST_KEY)).public.encode()
+
+
+def main() -> None:
+    """Write what is missing or differs."""
+    for target in TARGETS:
+        (FOLDER / target).mkdir(parents=True, exist_ok=True)
+    for (target, name), data in made().items():
+        (FOLDER / target / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

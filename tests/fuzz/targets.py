@@ -1,0 +1,116 @@
+"""Every decoder that reads bytes of others, as a function from bytes: it reads them or refuses them, and nothing else.
+
+An input is what comes from the wire; where a decoder needs more (which message, which coding) its first bytes say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from tests.schemas.wire import seal
+
+from splitbus_runtime.trust import Trust
+from splitbus_schemas import messages as m
+from splitbus_schemas import packet, topics
+from splitbus_schemas.codecs import CODINGS
+from splitbus_schemas.errors import ConfigError, DecodeError
+from splitbus_schemas.packet_types import Job, Result, Tensor
+from splitbus_schemas.parts import Assembler
+from splitbus_schemas.signature import SLICE, read_key
+
+Target: TypeAlias = Callable[[bytes], None]
+
+KINDS: Final[tuple[type[m.Message], ...]] = tuple(
+    sorted(
+        {m.SliceManifest, *(topic.message for topic in topics.TOPICS if topic.message is not None)},
+        key=lambda kind: kind.__name__,
+    )
+)
+"""By their place here the first byte of an input for `message` names them; sorted, so that a new one moves few."""
+
+PUBLIC_KEY: Final = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+"""Of RFC 8032, section 7.1, TEST 1: everybody has its private key."""
+
+CODING_NAMES: Final = sorted(CODINGS)
+"""By their place here the first byte of an input for `codec` names them."""
+
+_TRUST: Final = Trust([PUBLIC_KEY])
+
+
+def _packet(data: bytes) -> None:
+    found = packet.decode(data)
+    for tensor in found.tensors if isinstance(found, Job | Result) else ():
+        packet.unpack_tensor(tensor)
+
+
+def _sealed_packet(data: bytes) -> None:
+    """Kind, length of the header in two bytes, header, body: behind a right checksum."""
+    length = int.from_bytes(data[1:3], "little")
+    _packet(seal(data[0] if data else 0, data[3 : 3 + length], data[3 + length :], packed=True))
+
+
+def _parts(data: bytes) -> None:
+    """Messages of one topic, each behind its length in two bytes; a second passes between them."""
+    assembler = Assembler()
+    for moment, payload in enumerate(_pieces(data)):
+        with contextlib.suppress(DecodeError):
+            arrival = assembler.feed(payload, float(moment))
+            if arrival is not None:
+                _packet(bytes(arrival.data))
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    while data:
+        end = 2 + int.from_bytes(data[:2], "little")
+        yield data[2:end]
+        data = data[end:]
+
+
+def _codec(data: bytes) -> None:
+    """Coding, height, width, channels, then the bytes."""
+    coding, height, width, channels = (*data[:4], *bytes(4 - len(data[:4])))
+    shape = (1, height * 4, width * 4, channels % 8)
+    array = packet.unpack_tensor(Tensor("x", "uint8", shape, CODING_NAMES[coding % len(CODING_NAMES)], data[4:]))
+    if array.shape != shape:
+        raise AssertionError(f"{array.shape} was decoded, {shape} was asked for")
+
+
+def _message(data: bytes) -> None:
+    KINDS[(data[0] if data else 0) % len(KINDS)].from_json(data[1:])
+
+
+def _signed(data: bytes) -> None:
+    """What a node does with a plan, and with the manifest of a slice."""
+    for context, kind in (("splitbus/v1/home/ctl/cam1/plan/m", m.Plan), (SLICE, m.SliceManifest)):
+        with contextlib.suppress(DecodeError):
+            kind.from_json(_TRUST.open(context, data))
+
+
+def _text(data: bytes) -> None:
+    """A topic, and a key as settings have it."""
+    text = data.decode(errors="replace")
+    with contextlib.suppress(ConfigError):
+        read_key(text)
+    topics.parse_topic(text)
+
+
+TARGETS: Final[dict[str, Target]] = {
+    "packet": _packet,
+    "sealed-packet": _sealed_packet,
+    "parts": _parts,
+    "codec": _codec,
+    "message": _message,
+    "signed": _signed,
+    "text": _text,
+}
+
+
+def try_one(name: str, data: bytes) -> bool:
+    """Whether the input was read; False when it was refused. Anything else that a decoder raises is a find."""
+    try:
+        TARGETS[name](data)
+    except DecodeError:
+        return False
+    return True
