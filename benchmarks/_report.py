@@ -35,6 +35,7 @@ def parser(description: str | None) -> ArgumentParser:
     options.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return options
 
+
 WIDE: Final = 160
 """Columns of a table in a file."""
 

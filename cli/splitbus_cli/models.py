@@ -85,6 +85,7 @@ def add(
     samples: Path | None,
     image: ImageInput | None,
     *,
+    calibrate: Path | None = None,
     replace: bool,
     as_json: bool,
 ) -> None:
@@ -96,6 +97,7 @@ def add(
             path,
             samples,
             image=image,
+            calibrate=calibrate,
             replace=replace,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -49,13 +49,13 @@ def find_model(model: str, config: GatewayConfig, samples: Path | None) -> Plann
         kept = config.model_copy(update={"state_dir": default_store("planned")})
         registry = open_gateway_registry(kept)
         record = _measured(registry, path, samples)
-        facts = replace(record.facts(config.planner.codecs), name=path.stem)
+        facts = replace(record.facts(config.planner.codecs, proven=config.planner.proven), name=path.stem)
     elif samples is not None:
         raise ConfigError(f"--samples are for a model given as a file; {model} was measured when it was registered")
     else:
         registry = open_gateway_registry(config)
         record = registry.get(model)
-        facts = record.facts(config.planner.codecs)
+        facts = record.facts(config.planner.codecs, proven=config.planner.proven)
     return PlannedModel(facts, cache(partial(_here, registry, record.model)))
 
 

@@ -37,7 +37,10 @@ def run_stage(job: Job, piece: Slice) -> Output:
     coding = job.route[0].coding
     try:
         with piece.session.slowed():
-            made = [pack_tensor(name, array, coding, final=final) for name, array, final in outputs]
+            made = [
+                pack_tensor(name, array, coding, final=final, coder=piece.coders.get(name))
+                for name, array, final in outputs
+            ]
     except (KeyError, ConfigError, PayloadTooLargeError) as error:
         raise Refused("run", f"the output cannot be sent: {error}") from error
     encoded = time.perf_counter()
@@ -54,7 +57,7 @@ def _feeds(job: Job, piece: Slice) -> tuple[dict[str, Array], list[Tensor]]:
     try:
         for tensor in job.tensors:
             if tensor.name in wanted:
-                feeds[tensor.name] = unpack_tensor(tensor)
+                feeds[tensor.name] = unpack_tensor(tensor, piece.coders.get(tensor.name))
             elif not tensor.final:
                 raise Refused("input", f"slice {piece.id[:12]} does not take tensor {tensor.name[:80]!r}")
             if tensor.final:

@@ -155,9 +155,10 @@ class Courier:
             outputs = active.head.run(feeds)
             ran = time.perf_counter()
         coding = active.plan.head.coding if active.plan.head is not None else "raw"
+        coders = active.head.coders if active.head is not None else {}
         with self._agent.shelf.slowed():
             sent = tuple(
-                pack_tensor(name, array, coding)
+                pack_tensor(name, array, coding, coder=coders.get(name))
                 for name, array, final in outputs
                 if not final or name in active.crossing
             )

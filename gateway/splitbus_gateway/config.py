@@ -51,6 +51,12 @@ class PlannerSettings(Settings):
         default=0.98,
         description="Least share of answers that a lossy codec must leave as they were, measured on the samples.",
     )
+    max_accuracy_loss: Share | None = Field(
+        default=None,
+        description="In place of `min_agreement`, a promise: the share of answers that codecs may change. What the "
+        "samples do not prove with 95 % confidence is not offered; 0.01 takes 300 samples.",
+        examples=[0.01],
+    )
     codecs: tuple[str, ...] = Field(
         default=tuple(CODECS), description="Codecs that plans may use at a cut; `raw`, `zstd`, `webpll` lose nothing."
     )
@@ -89,6 +95,16 @@ class PlannerSettings(Settings):
     sharp: Annotated[float, Field(gt=1, allow_inf_nan=False)] = Field(
         default=1.5, description="When the running plan costs so many times what it did, a change waits for no dwell."
     )
+
+    @property
+    def agreement(self) -> float:
+        """The least share of answers that stay the same."""
+        return self.min_agreement if self.max_accuracy_loss is None else 1.0 - self.max_accuracy_loss
+
+    @property
+    def proven(self) -> bool:
+        """Whether samples have to prove it."""
+        return self.max_accuracy_loss is not None
 
     @field_validator("codecs")
     @classmethod

@@ -49,7 +49,9 @@ class GatewayDaemon:
         self.boot = boot or new_boot()
         self._control, self._data, self._registry = control, data, registry
         self._signer = load_signer(config.state_dir)
-        self._slices = SliceBook(registry, codecs=config.planner.codecs, signer=self._signer)
+        self._slices = SliceBook(
+            registry, codecs=config.planner.codecs, signer=self._signer, proven=config.planner.proven
+        )
         site, node, now = config.site, config.node, time.monotonic()
         self.alerts = Alerts(control, site=site, node=node, clock=time.monotonic)
         self._presence = Presence(control, site=site, node=node, boot=self.boot, now=now)
@@ -193,7 +195,7 @@ def stream_settings(planner: PlannerSettings) -> StreamSettings:
     weights = planner.weights
     return StreamSettings(
         limits=Limits(
-            min_agreement=planner.min_agreement,
+            min_agreement=planner.agreement,
             codecs=frozenset(planner.codecs),
             deadline_ms=planner.deadline_ms,
             keep_on_device=max(planner.keep_blocks_on_device, int(planner.keep_input_on_device)),

@@ -58,6 +58,16 @@ class ModelFiles:
             raise ModelError(f"{graph.path} changed while it was read: add it again")
         return copy
 
+    def note(self, model: str, name: str, data: bytes) -> None:
+        """Write something down beside a model's files; nothing removes what was there."""
+        path = self.folder(model) / name
+        if not data:
+            path.unlink(missing_ok=True)
+            return
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+
     def drop(self, model: str) -> None:
         """Remove a model's files, whatever is left of them."""
         shutil.rmtree(self.folder(model), ignore_errors=True)

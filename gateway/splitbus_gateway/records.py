@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from splitbus_gateway.facts import ModelFacts
 from splitbus_gateway.graph.images import Color, ImageInput, Layout
 from splitbus_gateway.problem import Codings
+from splitbus_gateway.promise import at_least
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import ModelError
 from splitbus_schemas.messages import Count, Fraction, Milliseconds, ModelCard, Part, Sha256, TensorSpec, WeightRef
@@ -99,12 +100,18 @@ class ModelRecord(Part):
         """The model's identity."""
         return self.card.model
 
-    def facts(self, codecs: Sequence[str] = tuple(CODECS)) -> ModelFacts:
-        """What the planner is told, with these codecs only."""
+    def proven(self, size: CodedSize) -> float:
+        """The agreement that the samples prove of a coding, with 95 % confidence; 1 where nothing is lost."""
+        kept = min(round(size.agreement * self.sample_count), self.sample_count)
+        return 1.0 if CODECS[size.codec].lossless else at_least(kept, self.sample_count)
+
+    def facts(self, codecs: Sequence[str] = tuple(CODECS), *, proven: bool = False) -> ModelFacts:
+        """What the planner is told, with these codecs only; with `proven`, of agreement no more than is proven."""
         rows = [cut.index for cut in self.cuts]
         found = {(size.cut, size.codec): size for size in self.sizes}
         table = [[found.get((row, codec)) for codec in codecs] for row in rows]
         shape = (len(rows), len(codecs))
+        judged = [[self.proven(s) if s and proven else getattr(s, "agreement", np.nan) for s in row] for row in table]
 
         def column(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
             return np.array([[getattr(s, name, np.nan) for s in row] for row in table], np.float64).reshape(shape)
@@ -115,7 +122,7 @@ class ModelRecord(Part):
             coded_bytes=column("p50_bytes"),
             encode_ms=column("encode_ms"),
             decode_ms=column("decode_ms"),
-            agreement=column("agreement"),
+            agreement=np.array(judged, np.float64).reshape(shape),
             lossless=np.broadcast_to([CODECS[codec].lossless for codec in codecs], shape),
         )
         tensors = {cut.index: tuple(tensor.name for tensor in cut.tensors) for cut in self.cuts}

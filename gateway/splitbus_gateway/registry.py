@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from splitbus_gateway.model_files import ModelFiles
 from splitbus_gateway.records import CutRecord, ImageRecord, ModelRecord, Outdated, read_record
 from splitbus_gateway.samples import Feed, Given, read_samples, sample_shapes, synthetic_samples
 from splitbus_gateway.sizes import Measured, Progress, measure, silent
+from splitbus_gateway.transform import Calibrated
+from splitbus_gateway.transform.archive import ARCHIVE, read_archive, write_archive
+from splitbus_gateway.transform.model import calibrate_cuts
 from splitbus_runtime.places import stamp
 from splitbus_runtime.store import BlobStore
 from splitbus_schemas.errors import ModelError
@@ -40,7 +43,14 @@ log = logging.getLogger(__name__)
 DEFAULT_SAMPLES: Final = 16
 """Eight can all keep their class under a codec that turns one frame in twelve."""
 
+CALIBRATION_SAMPLES: Final = 256
+"""Beyond, calibrating takes longer and finds nothing new."""
+
 MAX_MODELS: Final = 32
+
+Calibration: TypeAlias = tuple[int, int] | None
+
+_MEASURED: Final = 2  # times as many held-out inputs as samples without calibration: agreement is a promise there
 
 _FLOAT_BYTES: Final = 4
 
@@ -74,6 +84,7 @@ class Registry:
         self._outdated: dict[str, Outdated] = {}
         self._version = self._told = 0
         self._graphs: dict[str, ModelGraph] = {}
+        self._transforms: dict[str, tuple[Calibration, dict[str, Calibrated]]] = {}
         for folder in (self._models, state_dir / "files"):
             folder.mkdir(parents=True, exist_ok=True)
         self.changed()
@@ -138,29 +149,30 @@ class Registry:
         samples: Given | None = None,
         *,
         image: ImageInput | None = None,
+        calibrate: Given | None = None,
         replace: bool = False,
         progress: Progress = silent,
     ) -> ModelCard:
         """Register the model in a file: copy, cut and measure it. The same model and samples are not measured again.
 
-        With an `image` it is first made to take frames, which gives a model of its own. Raises ModelError for a bad
-        model, for samples that do not fit it, and, unless `replace`, for a name that another model has; ConfigError
-        for a name that cannot stand in a topic.
+        `calibrate` gives real inputs from which the transform codec is found; without samples, it is found from one
+        half of them, and the other half is what everything is measured on. With an `image` it is first made to take
+        frames, which gives a model of its own. Raises ModelError for a bad model, for samples that do not fit it, and,
+        unless `replace`, for a name that another model has; ConfigError for a name that cannot stand in a topic.
         """
         check_id("model name", name)
         try:
             with self._files.taking_frames(path, image) as made:
-                graph = _load(made, samples)
-                feeds = synthetic_samples(graph.inputs, self._samples)
-                if samples is not None:
-                    feeds = list(read_samples(samples, graph.inputs, self._samples))
-                digest = _digest(feeds)
+                graph = _load(made, calibrate if samples is None else samples)
+                inputs = self._inputs(graph, samples, calibrate)
+                digest = _digest([*inputs.measured, *inputs.calibration])
                 known = self._known(name, graph, replace=replace)
                 if known is not None and (known.model, known.samples_sha256) == (graph.sha256, digest):
                     return known.card
                 graph = self._files.keep(graph)
             try:
-                record = self._record(_Added(name, path, image, samples, digest), graph, feeds, progress)
+                added = _Added(name, path, image, calibrate if samples is None else samples, digest)
+                record = self._record(added, graph, inputs, progress)
                 self._write(record)
             finally:
                 self._drop_files(graph.sha256)
@@ -169,6 +181,20 @@ class Registry:
         if known is not None:
             self._drop_files(known.model)
         return record.card
+
+    def transforms(self, model: str) -> Mapping[str, Calibrated]:
+        """What was calibrated of a registered model's tensors, by name. Raises ModelError."""
+        marked = self.calibrated(model)
+        with self._lock:
+            found = self._transforms.get(model)
+            if found is None or found[0] != marked:
+                data = (self._files.folder(model) / ARCHIVE).read_bytes() if marked else b""
+                found = self._transforms[model] = marked, read_archive(data) if marked else {}
+            return found[1]
+
+    def calibrated(self, model: str) -> Calibration:
+        """What tells one calibration of a model from the next; None when there is none."""
+        return stamp(self._files.folder(model) / ARCHIVE)
 
     def remove(self, name: str) -> None:
         """Forget a model and its files. Raises ModelError when there is none of that name."""
@@ -199,6 +225,7 @@ class Registry:
         self._outdated.pop(name, None)
         if old is not None:
             self._graphs.pop(old.model, None)
+            self._transforms.pop(old.model, None)
         if path is None:
             return
         try:
@@ -226,11 +253,21 @@ class Registry:
             )
         return record
 
-    def _record(self, added: _Added, graph: ModelGraph, feeds: Sequence[Feed], progress: Progress) -> ModelRecord:
+    def _inputs(self, graph: ModelGraph, samples: Given | None, calibrate: Given | None) -> _Inputs:
+        given = [] if calibrate is None else list(read_samples(calibrate, graph.inputs, CALIBRATION_SAMPLES))
+        if samples is not None:
+            return _Inputs(list(read_samples(samples, graph.inputs, self._samples)), given)
+        if calibrate is not None:
+            return _Inputs(given[1::2][: self._samples * _MEASURED], given[::2])
+        return _Inputs(synthetic_samples(graph.inputs, self._samples), [])
+
+    def _record(self, added: _Added, graph: ModelGraph, inputs: _Inputs, progress: Progress) -> ModelRecord:
         useful = useful_cuts(graph, ratio=self._ratio * _narrowness(graph))
         start = cut_at(graph, 0)
         cuts = (start, *useful.cuts) if start.legal else ()
-        measured = _measure(graph, cuts, feeds, progress, made_up=added.samples is None)
+        transforms = calibrate_cuts(graph, cuts, inputs.calibration, progress=progress) if inputs.calibration else {}
+        measured = _measure(graph, cuts, inputs.measured, transforms, progress, made_up=added.samples is None)
+        self._files.note(graph.sha256, ARCHIVE, write_archive(transforms) if transforms else b"")
         *memory, whole_memory = memory_bytes(graph, [*(cut.index for cut in cuts), graph.steps])
         card = ModelCard(
             name=added.name,
@@ -249,7 +286,7 @@ class Registry:
             image=ImageRecord.of(added.image) if added.image else None,
             added=datetime.now(UTC).isoformat(timespec="seconds"),
             samples=_label(added.samples),
-            sample_count=len(feeds),
+            sample_count=len(inputs.measured),
             samples_sha256=added.digest,
             shapes={spec.name: list(spec.sizes) for spec in graph.inputs},
             steps=graph.steps,
@@ -270,6 +307,14 @@ class Registry:
         """Remove a model's files unless a name needs them. Others' are left: they may be about to get their name."""
         if self.find_by_hash(model) is None:
             self._files.drop(model)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a model is measured on, and what its transforms are found from."""
+
+    measured: Sequence[Feed]
+    calibration: Sequence[Feed]
 
 
 @dataclass(frozen=True)
@@ -305,10 +350,16 @@ def _load(path: Path, samples: Given | None) -> ModelGraph:
 
 
 def _measure(
-    graph: ModelGraph, cuts: Sequence[Cut], feeds: Sequence[Feed], progress: Progress, *, made_up: bool
+    graph: ModelGraph,
+    cuts: Sequence[Cut],
+    feeds: Sequence[Feed],
+    transforms: Mapping[str, Calibrated],
+    progress: Progress,
+    *,
+    made_up: bool,
 ) -> Measured:
     try:
-        return measure(graph, cuts, feeds, progress=progress)
+        return measure(graph, cuts, feeds, transforms=transforms, progress=progress)
     except ModelError as error:
         hint = "; it may not take made-up inputs: give some with --samples" if made_up else ""
         raise ModelError(f"{graph.files[0].name} cannot be measured: {error}{hint}") from error

@@ -1,34 +1,39 @@
 """Measures what each codec makes of each cut: coded bytes, time to encode and decode, and what the answers lose.
 
-Exactly as on the wire: the codec's own nodes run in onnxruntime, then a packet is encoded and decoded. The samples go
-through the model block by block, so that the tensors of one cut alone are in memory.
+Exactly as on the wire: the codec's own nodes run in onnxruntime, then a packet is encoded and decoded.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 import numpy as np
 from onnx import ModelProto, ValueInfoProto, helper
 
 from splitbus_gateway.agreement import agreement
 from splitbus_gateway.graph import Cut, ModelGraph, TensorSpec, extract, open_slice, wire_tensors
-from splitbus_gateway.graph.codec_nodes import Nodes, decode, encode
+from splitbus_gateway.graph.codec_nodes import Nodes, Transforms, decode, encode
 from splitbus_gateway.graph.tensors import ONNX_DTYPES
 from splitbus_gateway.records import CodedSize
 from splitbus_gateway.samples import Feed
+from splitbus_gateway.transform import Calibrated, node_coder, wire_name
+from splitbus_gateway.walk import Here, run_named, walk
 from splitbus_runtime.engine import Array, Session, open_session
 from splitbus_runtime.sameness import relative_error
 from splitbus_schemas import packet
-from splitbus_schemas.codecs import CODECS, Codec
+from splitbus_schemas.codecs import CODECS, TRANSFORM, Codec
+from splitbus_schemas.entropy import Coder
 from splitbus_schemas.packet_types import FrameId, Hop, Job, Packet, Result
 from splitbus_schemas.pictures import is_picture
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Cuts done, and cuts in all."""
+
+NONE_CALIBRATED: Final[Mapping[str, Calibrated]] = MappingProxyType({})
 
 _CODEC_OPSET = 13  # for models that use no default operator
 _ID = "0" * 16
@@ -46,8 +51,12 @@ class Measured:
     sizes: tuple[CodedSize, ...]
 
 
-def carries(codec: Codec, cut: Cut) -> bool:
-    """Whether the codec is one for the cut: those for pictures are where a picture crosses."""
+def carries(codec: Codec, cut: Cut, transforms: Collection[str] = ()) -> bool:
+    """Whether the codec is one for the cut: those for pictures are where a picture crosses, a transform where one was
+    found for a tensor.
+    """
+    if codec.nodes == TRANSFORM:
+        return any(tensor.name in transforms for tensor in cut.tensors)
     return not codec.pictures or any(is_picture(tensor.dtype, tensor.sizes) for tensor in cut.tensors)
 
 
@@ -61,14 +70,15 @@ def measure(
     samples: Sequence[Feed],
     *,
     codecs: Sequence[str] = tuple(CODECS),
+    transforms: Mapping[str, Calibrated] = NONE_CALIBRATED,
     progress: Progress = silent,
 ) -> Measured:
-    """Measure every codec at every cut on the samples. Raises ModelError when the model cannot be run on them."""
+    """Measure every codec at every cut that it is for. Raises ModelError when the model does not run on the samples."""
     progress(0, len(cuts))
     answers, whole_ms = _run_whole(graph, samples)
     sizes: list[CodedSize] = []
-    for done, here in enumerate(_walk(graph, cuts, samples), start=1):
-        sizes += _measure_cut(graph, here, answers, codecs)
+    for done, here in enumerate(walk(graph, cuts, samples), start=1):
+        sizes += _measure_cut(graph, here, answers, codecs, transforms)
         progress(done, len(cuts))
     size = int(np.median([len(packet.encode(_result(answer))) for answer in answers]))
     return Measured(whole_ms, size, tuple(sizes))
@@ -86,51 +96,26 @@ def _run_whole(graph: ModelGraph, samples: Sequence[Feed]) -> tuple[list[dict[st
     return answers, float(np.median(times)) * 1e3
 
 
-@dataclass(frozen=True)
-class _Here:
-    """The samples as they cross a cut: `values` by tensor name, and the answers that are `done` before it."""
-
-    cut: Cut
-    values: list[dict[str, Array]]
-    done: list[dict[str, Array]]
-
-
-def _walk(graph: ModelGraph, cuts: Sequence[Cut], samples: Sequence[Feed]) -> Iterator[_Here]:
-    before = 0
-    values = [dict(feed) for feed in samples]
-    done: list[dict[str, Array]] = [{} for _ in samples]
-    for cut in cuts:
-        if cut.index > before:
-            block = extract(graph, before, cut.index)
-            session = open_slice(block, threads=1)
-            found = [_named(session, feed) for feed in values]
-            done = [old | {n: new[n] for n in block.finished} for old, new in zip(done, found, strict=True)]
-            values = found
-            before = cut.index
-        names = [tensor.name for tensor in cut.tensors]
-        values = [{name: value[name] for name in names} for value in values]
-        yield _Here(cut, values, done)
-
-
-def _named(session: Session, values: Mapping[str, Array]) -> dict[str, Array]:
-    names = [info.name for info in session.outputs]
-    return dict(zip(names, session.run({info.name: values[info.name] for info in session.inputs}), strict=True))
-
-
 def _measure_cut(
-    graph: ModelGraph, here: _Here, answers: Sequence[Mapping[str, Array]], codecs: Sequence[str]
+    graph: ModelGraph,
+    here: Here,
+    answers: Sequence[Mapping[str, Array]],
+    codecs: Sequence[str],
+    transforms: Mapping[str, Calibrated],
 ) -> list[CodedSize]:
     rest = extract(graph, here.cut.index, graph.steps)
     tail = open_slice(rest, threads=1)
     sizes = []
+    own = {t.name: transforms[t.name] for t in here.cut.tensors if t.name in transforms}
+    ends = _Ends(graph, here.cut, own)
     for name in codecs:
         codec = CODECS[name]
-        if not carries(codec, here.cut):
+        if not carries(codec, here.cut, own):
             continue
-        crossed = _cross(graph, here, codec)
+        crossed = _cross(here, codec, ends)
         kept, error = 1.0, 0.0
         if not codec.lossless:
-            found = [_named(tail, values) for values in crossed.decoded]
+            found = [run_named(tail, values) for values in crossed.decoded]
             kept = min(agreement([a[n] for a in answers], [f[n] for f in found]) for n in rest.finished)
             errors = [relative_error(a[n], f[n]) for a, f in zip(answers, found, strict=True) for n in rest.finished]
             error = float(np.max(errors))
@@ -159,21 +144,55 @@ class _Crossed:
     decoded: list[dict[str, Array]]
 
 
-def _cross(graph: ModelGraph, here: _Here, codec: Codec) -> _Crossed:
+class _Ends:
+    """The two ends of a cut: codecs' nodes as sessions, made when first asked for, and the coders of its tensors."""
+
+    def __init__(self, graph: ModelGraph, cut: Cut, transforms: Mapping[str, Calibrated]) -> None:
+        self.coders = {wire_name(name): Coder(one.tables) for name, one in transforms.items()}
+        self._graph, self._cut = graph, cut
+        self._nodes = {name: node_coder(one.transform) for name, one in transforms.items()}
+        self._made: dict[str, tuple[set[str], Session | None, Session | None]] = {}
+
+    def of(self, kind: str) -> tuple[set[str], Session | None, Session | None]:
+        """The tensors that nodes of that kind leave alone, and what encodes and decodes the others."""
+        if kind not in self._made:
+            coded = [t for t in self._cut.tensors if wire_tensors(t, kind, self._nodes) != (t,)]
+            head = self._session(coded, kind, encode) if coded else None
+            tail = self._session(coded, kind, decode) if coded else None
+            plain = {t.name for t in self._cut.tensors}.difference(t.name for t in coded)
+            self._made[kind] = plain, head, tail
+        return self._made[kind]
+
+    def _session(
+        self, tensors: Sequence[TensorSpec], kind: str, write: Callable[[TensorSpec, str, int, Transforms], Nodes]
+    ) -> Session:
+        """A session of a codec's nodes alone, which encode or decode the tensors."""
+        opset = self._graph.opset or _CODEC_OPSET
+        wires = [wire for tensor in tensors for wire in wire_tensors(tensor, kind, self._nodes)]
+        inputs, outputs = (tensors, wires) if write is encode else (wires, tensors)
+        model = ModelProto(ir_version=self._graph.proto.ir_version, producer_name="splitbus")
+        model.opset_import.add(domain="", version=opset)
+        model.graph.name = "codec"
+        for tensor in tensors:
+            nodes = write(tensor, kind, opset, self._nodes)
+            model.graph.node.extend(nodes.nodes)
+            model.graph.initializer.extend(nodes.constants)
+        model.graph.input.extend(map(_value, inputs))
+        model.graph.output.extend(map(_value, outputs))
+        return open_session(model.SerializeToString(), threads=1, what=f"codec {kind}")
+
+
+def _cross(here: Here, codec: Codec, ends: _Ends) -> _Crossed:
     """Encode and decode the tensors of every sample, once more for the first, which pays for memory."""
-    kind = codec.nodes or "raw"
-    coded = [tensor for tensor in here.cut.tensors if wire_tensors(tensor, kind) != (tensor,)]
-    head = _coder(graph, coded, kind, encode) if coded else None
-    tail = _coder(graph, coded, kind, decode) if coded else None
-    plain = {tensor.name for tensor in here.cut.tensors}.difference(tensor.name for tensor in coded)
+    plain, head, tail = ends.of(codec.nodes or "raw")
     crossed = _Crossed([], [], [], [])
     for values, done in zip([here.values[0], *here.values], [here.done[0], *here.done], strict=True):
         started = time.perf_counter()
-        sent = {name: values[name] for name in plain} | (_named(head, values) if head else {})
-        data = packet.encode(_job(sent, done, codec.coding))
+        sent = {name: values[name] for name in plain} | (run_named(head, values) if head else {})
+        data = packet.encode(_job(sent, done, codec.coding, ends.coders))
         between = time.perf_counter()
-        came = _arrays(packet.decode(data))
-        decoded = {name: came[name] for name in plain} | (_named(tail, came) if tail else {})
+        came = _arrays(packet.decode(data), ends.coders)
+        decoded = {name: came[name] for name in plain} | (run_named(tail, came) if tail else {})
         ended = time.perf_counter()
         crossed.sizes.append(len(data))
         crossed.encode_s.append(between - started)
@@ -182,31 +201,15 @@ def _cross(graph: ModelGraph, here: _Here, codec: Codec) -> _Crossed:
     return _Crossed(crossed.sizes[1:], crossed.encode_s[1:], crossed.decode_s[1:], crossed.decoded[1:])
 
 
-def _coder(
-    graph: ModelGraph, tensors: Sequence[TensorSpec], codec: str, write: Callable[[TensorSpec, str, int], Nodes]
-) -> Session:
-    """A session of a codec's nodes alone, which encode or decode the tensors."""
-    opset = graph.opset or _CODEC_OPSET
-    wires = [wire for tensor in tensors for wire in wire_tensors(tensor, codec)]
-    inputs, outputs = (tensors, wires) if write is encode else (wires, tensors)
-    model = ModelProto(ir_version=graph.proto.ir_version, producer_name="splitbus")
-    model.opset_import.add(domain="", version=opset)
-    model.graph.name = "codec"
-    for tensor in tensors:
-        nodes = write(tensor, codec, opset)
-        model.graph.node.extend(nodes.nodes)
-        model.graph.initializer.extend(nodes.constants)
-    model.graph.input.extend(map(_value, inputs))
-    model.graph.output.extend(map(_value, outputs))
-    return open_session(model.SerializeToString(), threads=1, what=f"codec {codec}")
-
-
 def _value(spec: TensorSpec) -> ValueInfoProto:
     return helper.make_tensor_value_info(spec.name, ONNX_DTYPES[spec.dtype], spec.shape)
 
 
-def _job(values: Mapping[str, Array], done: Mapping[str, Array], coding: str) -> Job:
-    tensors = [packet.pack_tensor(name, array, coding, final=name in done) for name, array in values.items()]
+def _job(values: Mapping[str, Array], done: Mapping[str, Array], coding: str, coders: Mapping[str, Coder]) -> Job:
+    tensors = [
+        packet.pack_tensor(name, array, coding, final=name in done, coder=coders.get(name))
+        for name, array in values.items()
+    ]
     tensors += [packet.pack_tensor(n, array, coding, final=True) for n, array in done.items() if n not in values]
     return Job(_FRAME, _HASH, _ID, 1, 0, 10**5, _TOPIC, (Hop(_ID, _HASH, "zstd"),), tuple(tensors))
 
@@ -216,5 +219,6 @@ def _result(answer: Mapping[str, Array]) -> Result:
     return Result(_FRAME, _ID, 1, 0, tensors)
 
 
-def _arrays(job: Packet) -> dict[str, Array]:
-    return {tensor.name: packet.unpack_tensor(tensor) for tensor in job.tensors} if isinstance(job, Job) else {}
+def _arrays(job: Packet, coders: Mapping[str, Coder]) -> dict[str, Array]:
+    tensors = job.tensors if isinstance(job, Job) else ()
+    return {tensor.name: packet.unpack_tensor(tensor, coders.get(tensor.name)) for tensor in tensors}

@@ -7,14 +7,15 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from splitbus_runtime.engine import Array, Session, open_session, slowed
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.trust import Trust
+from splitbus_schemas.entropy import Coder, read_coder
 from splitbus_schemas.errors import DecodeError, ModelError, SignatureError
-from splitbus_schemas.messages import SliceManifest, decode_message
+from splitbus_schemas.messages import SliceManifest, TablesRef, decode_message
 from splitbus_schemas.signature import SLICE
 
 SESSION_OVERHEAD_BYTES: Final = 4 * 2**20
@@ -31,6 +32,8 @@ class Slice:
     manifest: SliceManifest
     session: Session
     cost_bytes: int
+    coders: Mapping[str, Coder] = field(default_factory=dict)
+    """Of the tensors that cross as coefficients, by name."""
 
     def run(self, feeds: Mapping[str, Array]) -> list[tuple[str, Array, bool]]:
         """Name, array and whether it is final, for each output. Raises ModelError for feeds that do not fit."""
@@ -113,7 +116,9 @@ class Shelf:
             what=f"slice {slice_id[:12]}",
         )
         cost = SESSION_OVERHEAD_BYTES + sum(weight.bytes for weight in manifest.weights)
-        return Slice(slice_id, manifest, session, cost)
+        cost += sum(part.bytes for part in manifest.tables)
+        coders = {part.tensor: self._coder(slice_id, part) for part in manifest.tables}
+        return Slice(slice_id, manifest, session, cost, coders)
 
     def slowed(self) -> AbstractContextManager[None]:
         """For what this node computes beside its slices, as `Session.slowed`."""
@@ -158,6 +163,12 @@ class Shelf:
             raise ModelError(f"slice {slice_id[:12]} is {error.counter} and not opened: {error}") from None
         except DecodeError as error:
             raise ModelError(f"slice {slice_id[:12]} has a manifest that cannot be read: {error}") from None
+
+    def _coder(self, slice_id: str, part: TablesRef) -> Coder:
+        try:
+            return read_coder(self._bytes(part.sha256))
+        except DecodeError as error:
+            raise ModelError(f"slice {slice_id[:12]} has tables that cannot be read: {error}") from None
 
     def _bytes(self, sha256: str) -> bytes:
         if not self._store.check(sha256):

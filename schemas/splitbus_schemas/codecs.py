@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias, TypeVar
-
-import zstandard
+from typing import Final, TypeAlias
 
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.pictures import Format, can_code, decode_picture, encode_picture, is_picture
+from splitbus_schemas.zstd import compress, decompress
 
-ZSTD_LEVEL: Final = 1
-"""Level 3 saves under 2 % on quantised activations and takes twice as long."""
+TRANSFORM: Final = "t"
+"""The nodes that all strengths of the transform codec share: coefficients cross, and the coding rounds them."""
+
+SHIFTS: Final = {
+    f"t{number}": shift for number, shift in enumerate((-24, -20, -16, -14, -12, -10, -8, -6, -4, -2, 0, 2), start=1)
+}
+"""The strengths of the transform codec, safest first: their steps in quarter octaves, see `entropy`."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Codec:
 
     name: str
     nodes: str
-    """Which ONNX nodes the slices hold around the cut: "" for none, else f16, q8 or q4."""
+    """Which ONNX nodes the slices hold around the cut: "" for none, else f16, q8, q4 or TRANSFORM."""
     coding: str
     """How the bytes of the wire tensors are coded: one of CODINGS."""
     lossless: bool
@@ -41,6 +45,7 @@ CODECS: Final = {
         Codec("f16", nodes="f16", coding="zstd", lossless=False),
         Codec("q8", nodes="q8", coding="zstd", lossless=False),
         Codec("q4", nodes="q4", coding="zstd", lossless=False),
+        *(Codec(name, nodes=TRANSFORM, coding=name, lossless=False) for name in SHIFTS),
         Codec("jpeg95", nodes="", coding="jpeg95", lossless=False),
         Codec("jpeg85", nodes="", coding="jpeg85", lossless=False),
         Codec("jpeg75", nodes="", coding="jpeg75", lossless=False),
@@ -51,45 +56,6 @@ CODECS: Final = {
         Codec("webpll", nodes="", coding="webpll", lossless=True),
     )
 }
-
-
-# A fresh zstd context costs 8 us, as much as 16 kB take to compress, but one must not be used by two threads at once:
-# whoever needs one takes it off the list, which is atomic, and puts it back. After an error it is not put back.
-_compressors: list[zstandard.ZstdCompressor] = []
-_decompressors: list[zstandard.ZstdDecompressor] = []
-
-T = TypeVar("T")
-
-
-def _take(pool: list[T], make: Callable[[], T]) -> T:
-    try:
-        return pool.pop()
-    except IndexError:
-        return make()
-
-
-def _new_compressor() -> zstandard.ZstdCompressor:
-    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True, write_checksum=False)
-
-
-def _zstd(data: bytes | memoryview) -> bytes:
-    context = _take(_compressors, _new_compressor)
-    coded = context.compress(data)
-    _compressors.append(context)
-    return coded
-
-
-def _unzstd(data: bytes | memoryview, size: int) -> bytes:
-    context = _take(_decompressors, zstandard.ZstdDecompressor)
-    try:
-        announced = zstandard.frame_content_size(data)
-        if announced != size:
-            raise DecodeError(f"zstd tensor announces {announced} bytes, its shape needs {size}")
-        decoded = context.decompress(data, max_output_size=size, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise DecodeError(f"zstd tensor cannot be decompressed: {error}") from None
-    _decompressors.append(context)
-    return decoded
 
 
 def _raw(data: bytes | memoryview) -> bytes | memoryview:
@@ -109,12 +75,18 @@ Shape: TypeAlias = Sequence[int]
 @dataclass(frozen=True)
 class Coding:
     """A named way to code a tensor's bytes. `encode` takes bytes and shape, `decode` bytes, their decoded number and
-    shape. `picture` is the format of one that takes pictures alone: see `coding_for`.
+    shape. `picture` is the format of one that takes pictures alone: see `coding_for`. `shift` is the strength of one
+    that takes coefficients alone, with tables that both ends hold: see `entropy`; these two then refuse it.
     """
 
     encode: Callable[[Bytes, Shape], Bytes]
     decode: Callable[[Bytes, int, Shape], Bytes]
     picture: Format | None = None
+    shift: int | None = None
+
+
+def _no_tables(*_: object) -> Bytes:
+    raise DecodeError("coefficients came for which the slice names no tables")
 
 
 def _picture(picture: Format, quality: int) -> Coding:
@@ -127,7 +99,8 @@ def _picture(picture: Format, quality: int) -> Coding:
 
 CODINGS: Final = {
     "raw": Coding(lambda data, _: _raw(data), lambda data, size, _: _unraw(data, size)),
-    "zstd": Coding(lambda data, _: _zstd(data), lambda data, size, _: _unzstd(data, size)),
+    "zstd": Coding(lambda data, _: compress(data), lambda data, size, _: decompress(data, size)),
+    **{name: Coding(_no_tables, _no_tables, shift=shift) for name, shift in SHIFTS.items()},
     "jpeg95": _picture("jpeg", 95),
     "jpeg85": _picture("jpeg", 85),
     "jpeg75": _picture("jpeg", 75),
@@ -147,11 +120,13 @@ def known_codecs() -> list[str]:
 
 
 def coding_for(coding: str, dtype: str, shape: Shape, *, final: bool) -> str:
-    """What a tensor is coded in where `coding` is asked for: a picture coding is for pictures, and never for an answer.
+    """What a tensor without tables is coded in where `coding` is asked for: a picture coding is for pictures, never for
+    an answer, and one for coefficients for none.
 
     KeyError for a coding that is not ours.
     """
-    fits = CODINGS[coding].picture is None or (is_picture(dtype, shape) and not final)
+    asked = CODINGS[coding]
+    fits = asked.shift is None and (asked.picture is None or (is_picture(dtype, shape) and not final))
     return coding if fits else "zstd"
 
 

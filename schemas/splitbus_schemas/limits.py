@@ -23,6 +23,9 @@ MAX_RANK: Final = 8
 MAX_TENSOR_BYTES: Final = MAX_PACKET_BYTES
 """Decoded size, of one tensor and of all tensors of a packet together; what stops a bomb of 2 GB of zeros."""
 
+MAX_TABLES_BYTES: Final = 4 * 2**20
+"""The statistics of a tensor's coefficients: one byte for each, before compression."""
+
 MAX_PICTURE_SIDE: Final = 16_383
 """Of a tensor coded as JPEG or WebP: WebP has 14 bits for it."""
 

@@ -17,7 +17,7 @@ MEANINGS: Final = {
     "bytes": "Size.",
     "changed": "Whether the plan is another one than before.",
     "chosen": "What the plan does.",
-    "codec": "Name of the codec at the cut: raw, zstd, f16, q8, q4; for pictures also jpeg85, webp75 and others.",
+    "codec": "Name of the codec at the cut: raw, zstd, f16, q8, q4, t1 to t12; for pictures jpeg85, webp75 and others.",
     "codec_in": "Codec of the tensors that it takes.",
     "codec_out": "Codec of the tensors that it gives.",
     "codecs": "Names of the codecs that it speaks.",

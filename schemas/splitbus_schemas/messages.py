@@ -20,6 +20,7 @@ from splitbus_schemas.limits import (
     MAX_MBIT,
     MAX_MILLISECONDS,
     MAX_STAGES,
+    MAX_TABLES_BYTES,
     MIN_MBIT,
     WIRE_VERSION,
 )
@@ -134,6 +135,14 @@ class WeightRef(Part):
     offset: Count | None = Field(default=None, description="Where in that file they begin.")
 
 
+class TablesRef(Part):
+    """The statistics that a tensor's coefficients are coded with: a blob by hash."""
+
+    tensor: str = Field(description="Name of the coefficients, among the slice's inputs or outputs.")
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0, le=MAX_TABLES_BYTES)]
+
+
 class SliceManifest(Message):
     """A slice: its graph and its weights by hash. The SHA-256 of this document is the slice's name."""
 
@@ -147,6 +156,7 @@ class SliceManifest(Message):
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
     weights: list[WeightRef]
+    tables: list[TablesRef] = Field(default_factory=list, description="What the codings t1 to t12 need.")
     signature: Signature = None
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from splitbus_schemas._kinds import DTYPES, KINDS_BY_NUMBER, KINDS_BY_TYPE
 from splitbus_schemas._read import Reader
 from splitbus_schemas.codecs import CODINGS, coding_for, decode_bytes, encode_bytes
+from splitbus_schemas.entropy import Coder
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
 from splitbus_schemas.limits import (
     MAX_HEADER_BYTES,
@@ -46,13 +47,15 @@ PREFIX_BYTES: Final = _PREFIX.size
 Array: TypeAlias = NDArray[Any]
 
 
-def pack_tensor(name: str, array: Array, coding: str, *, final: bool = False) -> Tensor:
+def pack_tensor(name: str, array: Array, coding: str, *, final: bool = False, coder: Coder | None = None) -> Tensor:
     """`array` as a tensor of the wire; under a coding for pictures, what is none is coded as `coding_for` says.
 
+    A tensor of coefficients comes with its `coder`; those that it cannot hold within its bound are sent as they are.
     Raises PayloadTooLargeError; ConfigError for a picture without Pillow; KeyError for a dtype or coding not ours.
     """
     dtype = array.dtype.name
-    coding = coding_for(coding, dtype, array.shape, final=final)
+    asked, shift = coding, CODINGS[coding].shift
+    coding = coding_for(asked, dtype, array.shape, final=final)
     little = DTYPES[dtype]
     for what, size, limit in (
         (f"tensor {name!r}", array.nbytes, MAX_TENSOR_BYTES),
@@ -61,12 +64,21 @@ def pack_tensor(name: str, array: Array, coding: str, *, final: bool = False) ->
     ):
         if size > limit:
             raise PayloadTooLargeError(what, size, limit)
+    if coder is not None and shift is not None and array.size:
+        frame = coder.encode(array, shift)
+        if frame is not None:
+            return Tensor(name, dtype, array.shape, asked, frame, final)
     flat = np.ascontiguousarray(array, dtype=little).reshape(-1).view(np.uint8).data if array.size else b""
     return Tensor(name, dtype, array.shape, coding, encode_bytes(coding, flat, array.shape), final)
 
 
-def unpack_tensor(tensor: Tensor) -> Array:
-    """The array in `tensor`, read-only and sharing its bytes where they are raw. Raises DecodeError."""
+def unpack_tensor(tensor: Tensor, coder: Coder | None = None) -> Array:
+    """The array in `tensor`, read-only and sharing its bytes where they are raw. Raises DecodeError.
+
+    Coefficients need the `coder` whose tables they were coded with.
+    """
+    if tensor.coding in CODINGS and CODINGS[tensor.coding].shift is not None:
+        return _coefficients(tensor, coder)
     dtype = DTYPES[tensor.dtype]
     size = math.prod(tensor.shape) * dtype.itemsize
     _check_picture(tensor)
@@ -74,6 +86,14 @@ def unpack_tensor(tensor: Tensor) -> Array:
     if tensor.dtype == "bool" and np.frombuffer(data, dtype=np.uint8).max(initial=0) > 1:
         raise DecodeError(f"tensor {tensor.name!r} of bool holds a byte that is neither 0 nor 1")
     return np.frombuffer(data, dtype=dtype).reshape(tensor.shape)
+
+
+def _coefficients(tensor: Tensor, coder: Coder | None) -> Array:
+    if coder is None or tensor.dtype != "float32":
+        raise DecodeError(f"tensor {tensor.name!r} is coded as {tensor.coding}, but there are no tables for it")
+    found = coder.decode(tensor.data, tensor.shape)
+    found.flags.writeable = False
+    return found
 
 
 def _check_picture(tensor: Tensor) -> None:

@@ -20,7 +20,7 @@ from splitbus_cli.app import app
 COMMANDS = {
     "gateway": None,
     "worker": None,
-    "model": ["add", "export", "list", "remove"],
+    "model": ["add", "export", "list", "remove", "table"],
     "plan": ["explain", "map", "pin", "replay", "show", "unpin"],
     "top": None,
     "tap": None,

@@ -13,10 +13,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.fuzz.targets import CODING_NAMES, KINDS, TARGETS
 from tests.packets import MESSAGES, PACKETS
+from tests.schemas.coefficients import CODER, TABLES, example
 from tests.schemas.wire import PREFIX
 
 from splitbus_gateway.signing import Signer
 from splitbus_schemas.codecs import encode_bytes
+from splitbus_schemas.entropy import METHODS
 from splitbus_schemas.packet import encode
 from splitbus_schemas.parts import split
 from splitbus_schemas.signature import SLICE
@@ -31,7 +33,7 @@ _TEST_KEY: Final = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b3269
 
 def made() -> dict[tuple[str, str], bytes]:
     """Inputs of our own encoders, by target and name."""
-    seeds = {**dict(_packets()), **dict(_codecs()), **dict(_documents()), **dict(_texts())}
+    seeds = {**dict(_packets()), **dict(_codecs()), **dict(_coefficients()), **dict(_documents()), **dict(_texts())}
     return {key: data for key, data in seeds.items() if len(data) <= MAX_SEED_BYTES}
 
 
@@ -57,6 +59,15 @@ def _codecs() -> Iterator[tuple[tuple[str, str], bytes]]:
     for place, coding in enumerate(CODING_NAMES):
         coded = encode_bytes(coding, picture.tobytes(), (1, 16, 24, 3))
         yield ("codec", coding), bytes([place, 4, 6, 3]) + bytes(coded)
+
+
+def _coefficients() -> Iterator[tuple[tuple[str, str], bytes]]:
+    for method in METHODS:
+        for spread in (0.2, 3.0, 300.0):
+            frame = CODER.encode(example(1, 2, spread), 0, method)
+            if frame is not None:
+                yield ("coefficients", f"{method}-{spread:g}"), frame
+    yield ("tables", "tables"), TABLES.blob
 
 
 def _documents() -> Iterator[tuple[tuple[str, str], bytes]]:

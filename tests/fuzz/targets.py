@@ -9,12 +9,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
+from tests.schemas.coefficients import CODER, SHAPE
 from tests.schemas.wire import seal
 
 from splitbus_runtime.trust import Trust
 from splitbus_schemas import messages as m
 from splitbus_schemas import packet, topics
 from splitbus_schemas.codecs import CODINGS
+from splitbus_schemas.entropy import read_coder
 from splitbus_schemas.errors import ConfigError, DecodeError
 from splitbus_schemas.packet_types import Job, Result, Tensor
 from splitbus_schemas.parts import Assembler
@@ -33,8 +35,8 @@ KINDS: Final[tuple[type[m.Message], ...]] = tuple(
 PUBLIC_KEY: Final = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 """Of RFC 8032, section 7.1, TEST 1: everybody has its private key."""
 
-CODING_NAMES: Final = sorted(CODINGS)
-"""By their place here the first byte of an input for `codec` names them."""
+CODING_NAMES: Final = sorted(name for name, coding in CODINGS.items() if coding.shift is None)
+"""Those that need no tables. By their place here the first byte of an input for `codec` names them."""
 
 _TRUST: Final = Trust([PUBLIC_KEY])
 
@@ -77,6 +79,17 @@ def _codec(data: bytes) -> None:
         raise AssertionError(f"{array.shape} was decoded, {shape} was asked for")
 
 
+def _coefficients(data: bytes) -> None:
+    """A frame, for the tables of the tests."""
+    found = packet.unpack_tensor(Tensor("x::t", "float32", (2, *SHAPE), "t5", data), CODER)
+    if found.shape != (2, *SHAPE):
+        raise AssertionError(f"{found.shape} was decoded")
+
+
+def _tables(data: bytes) -> None:
+    read_coder(data)
+
+
 def _message(data: bytes) -> None:
     KINDS[(data[0] if data else 0) % len(KINDS)].from_json(data[1:])
 
@@ -101,6 +114,8 @@ TARGETS: Final[dict[str, Target]] = {
     "sealed-packet": _sealed_packet,
     "parts": _parts,
     "codec": _codec,
+    "coefficients": _coefficients,
+    "tables": _tables,
     "message": _message,
     "signed": _signed,
     "text": _text,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from splitbus_gateway import config_reference
-from splitbus_gateway.config import GatewayConfig, load_config
+from splitbus_gateway.config import GatewayConfig, PlannerSettings, load_config
 from splitbus_gateway.daemon import stream_settings
 from splitbus_gateway.problem import OBJECTIVES, Limits, Objective
 from splitbus_schemas.codecs import CODECS
@@ -178,3 +178,11 @@ def test_the_module_runs() -> None:
     command = [sys.executable, "-m", "splitbus_gateway.config_reference", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_promise_stands_in_place_of_the_agreement_seen() -> None:
+    plain = PlannerSettings()
+    assert (plain.agreement, plain.proven) == (plain.min_agreement, False)
+    promised = PlannerSettings(max_accuracy_loss=0.01)
+    assert (promised.agreement, promised.proven) == (0.99, True)
+    assert stream_settings(promised).limits.min_agreement == 0.99

@@ -17,12 +17,12 @@ from splitbus_gateway.graph.images import ImageInput
 from splitbus_gateway.graph.memory import memory_bytes
 from splitbus_gateway.records import ImageRecord
 from splitbus_gateway.registry import Registry
-from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.codecs import CODECS, TRANSFORM
 from splitbus_schemas.errors import ConfigError, ModelError
 from splitbus_schemas.ids import model_key, sha256
 from splitbus_schemas.messages import ModelCard
 
-PLAIN = [name for name, codec in CODECS.items() if not codec.pictures]
+PLAIN = [name for name, codec in CODECS.items() if not codec.pictures and codec.nodes != TRANSFORM]
 
 
 @pytest.fixture
@@ -273,6 +273,17 @@ def test_the_planner_is_told_of_the_codecs_it_may_use(registry: Registry, chain:
 
 def _add(state: Path, path: Path, name: str) -> None:
     Registry(state, samples=1).add(name, path)
+
+
+def test_what_is_promised_is_what_the_samples_prove(registry: Registry, chain: Path) -> None:
+    registry.add("person", chain, [np.random.default_rng(0).normal(size=(8, 1, 3, 16, 16)).astype(np.float32)])
+    record = registry.get("person")
+    shown, proven = record.facts().codings, record.facts(proven=True).codings
+    q8, zstd = shown.codecs.index("q8"), shown.codecs.index("zstd")
+    assert shown.agreement[0, q8] == 1.0
+    assert proven.agreement[0, q8] == pytest.approx(0.05 ** (1 / record.sample_count))
+    assert (proven.agreement[:, zstd] == 1.0).all()
+    assert (np.isnan(proven.agreement) == np.isnan(shown.agreement)).all()
 
 
 def test_two_processes_may_add_at_once(registry: Registry, tmp_path: Path, chain: Path) -> None:

@@ -1,4 +1,4 @@
-"""`splitbus model add|list|export|remove`."""
+"""`splitbus model add|list|table|export|remove`."""
 # ruff: noqa: PLC0415 - commands import what they need: --help stays quick, a missing extra stops only its command
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import typer
 from splitbus_cli.commands.daemons import ConfigFile
 from splitbus_cli.options import AsJson
 
-app = typer.Typer(no_args_is_help=True, help="Register, list, export and remove the models that a gateway serves.")
+app = typer.Typer(no_args_is_help=True, help="Register, list, look at, export and remove a gateway's models.")
 
 StateDir = Annotated[
     Path | None, typer.Option("--state-dir", metavar="DIR", envvar="SPLITBUS_STATE_DIR", help="The gateway's folder.")
@@ -29,6 +29,14 @@ def add(
             metavar="FILE|DIR",
             help="Real inputs to measure on: .npz or .npy, a folder of them, or, for an input that takes frames, "
             "a folder of pictures (their largest centred part of the input's proportions is scaled to its size).",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="Real inputs, as --samples, from which the transform codecs t1 to t12 are found, 16 at least; without "
+            "--samples, one half is for that, and everything is measured on the other.",
         ),
     ] = None,
     image_input: Annotated[
@@ -70,7 +78,7 @@ def add(
 
     image = models.ImageOptions(image_input, mean, std, scale, layout, color, size).read()
     registry = models.open_registry(config, state_dir)
-    models.add(registry, name, file, samples, image, replace=replace, as_json=as_json)
+    models.add(registry, name, file, samples, image, calibrate=calibrate, replace=replace, as_json=as_json)
 
 
 @app.command("list")
@@ -82,6 +90,30 @@ def show(config: ConfigFile = None, state_dir: StateDir = None, as_json: AsJson 
     from splitbus_cli import models
 
     models.show(models.open_registry(config, state_dir), as_json=as_json)
+
+
+@app.command()
+def table(
+    name: Name,
+    cut: Annotated[int | None, typer.Option(metavar="N", help="Every codec at this cut.")] = None,
+    min_agreement: Annotated[
+        float, typer.Option(metavar="X", min=0, max=1, help="Of the codecs shown where no cut is named.")
+    ] = 0.98,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw bytes against agreement: .png, .svg or .pdf.")
+    ] = None,
+    config: ConfigFile = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what codecs make of a model's cuts: bytes, agreement, times, as measured when it was added.
+
+    Example: splitbus model table person --cut 21
+    """
+    from splitbus_cli import model_table, models
+
+    record = models.open_registry(config, state_dir).get(name)
+    model_table.show(record, cut=cut, min_agreement=min_agreement, out=out, as_json=as_json)
 
 
 @app.command()

@@ -2,20 +2,24 @@
 
 A tensor x is sent under f16 as x::f16; under q8 as x::q8, x::q8.lo and x::q8.step with x = lo + step * q, where each
 channel of each sample has its own lo and step; under q4 likewise. raw and zstd need no nodes, nor do small or integer
-tensors. The names tell the codec, so that a slice may take one and give another.
+tensors. Under TRANSFORM each tensor has a coder of its own, and one without is sent as under q8. The names tell the
+codec, so that a slice may take one and give another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from splitbus_gateway.graph.tensors import ONNX_DTYPES, TensorSpec
+from splitbus_runtime.engine import Array
+from splitbus_schemas.codecs import TRANSFORM
 
 MIN_ELEMENTS = 256  # a smaller tensor is sent as it is: it is cheap, and its ranges would cost as much as it saves
 MIN_CHANNEL = 32  # elements that share a lo and a step (8 bytes); with fewer, the whole tensor shares one pair
@@ -43,7 +47,7 @@ class Nodes:
         )
         return output
 
-    def constant(self, value: float | Sequence[Any], dtype: str = "float32") -> str:
+    def constant(self, value: float | Sequence[Any] | Array, dtype: str = "float32") -> str:
         name = f"{self.prefix}/c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.array(value, dtype), name))
         return name
@@ -66,7 +70,7 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class _Coder:
+class NodeCoder:
     """One codec: the tensors it sends for one, and the nodes that make them and undo them."""
 
     wire: Callable[[TensorSpec], tuple[TensorSpec, ...]]
@@ -74,29 +78,37 @@ class _Coder:
     decode: Callable[[TensorSpec, Nodes], None]
 
 
-def wire_tensors(tensor: TensorSpec, codec: str) -> tuple[TensorSpec, ...]:
+Transforms: TypeAlias = Mapping[str, NodeCoder]
+"""The coders of a model's tensors, by name, that TRANSFORM stands for."""
+
+NO_TRANSFORMS: Final[Transforms] = MappingProxyType({})
+
+
+def wire_tensors(tensor: TensorSpec, codec: str, transforms: Transforms = NO_TRANSFORMS) -> tuple[TensorSpec, ...]:
     """The tensors that travel for `tensor` under `codec`."""
-    coder = _coder(tensor, codec)
+    coder = _coder(tensor, codec, transforms)
     return coder.wire(tensor) if coder else (tensor,)
 
 
-def encode(tensor: TensorSpec, codec: str, opset: int) -> Nodes:
+def encode(tensor: TensorSpec, codec: str, opset: int, transforms: Transforms = NO_TRANSFORMS) -> Nodes:
     """The nodes that make the wire tensors from `tensor`, to stand at a slice's end."""
     nodes = Nodes(opset, f"{tensor.name}::encode")
-    if coder := _coder(tensor, codec):
+    if coder := _coder(tensor, codec, transforms):
         coder.encode(tensor, nodes)
     return nodes
 
 
-def decode(tensor: TensorSpec, codec: str, opset: int) -> Nodes:
+def decode(tensor: TensorSpec, codec: str, opset: int, transforms: Transforms = NO_TRANSFORMS) -> Nodes:
     """The nodes that make `tensor` from its wire tensors, to stand at a slice's beginning."""
     nodes = Nodes(opset, f"{tensor.name}::decode")
-    if coder := _coder(tensor, codec):
+    if coder := _coder(tensor, codec, transforms):
         coder.decode(tensor, nodes)
     return nodes
 
 
-def _coder(tensor: TensorSpec, codec: str) -> _Coder | None:
+def _coder(tensor: TensorSpec, codec: str, transforms: Transforms) -> NodeCoder | None:
+    if codec == TRANSFORM:
+        return transforms.get(tensor.name) or _coder(tensor, "q8", transforms)
     coder = _CODERS[codec]
     if coder is None or not tensor.is_float or tensor.elements < MIN_ELEMENTS:
         return None
@@ -213,18 +225,18 @@ def _quantised_decode(tensor: TensorSpec, nodes: Nodes, quantiser: _Quantiser) -
         nodes.cast(nodes.add("Add", [scaled, lo]), tensor.dtype, tensor.name)
 
 
-def _quantiser_coder(quantiser: _Quantiser) -> _Coder:
-    return _Coder(
+def _quantiser_coder(quantiser: _Quantiser) -> NodeCoder:
+    return NodeCoder(
         lambda tensor: _quantised_wire(tensor, quantiser),
         lambda tensor, nodes: _quantised_encode(tensor, nodes, quantiser),
         lambda tensor, nodes: _quantised_decode(tensor, nodes, quantiser),
     )
 
 
-_CODERS: dict[str, _Coder | None] = {
+_CODERS: dict[str, NodeCoder | None] = {
     "raw": None,
     "zstd": None,
-    "f16": _Coder(_half_wire, _half_encode, _half_decode),
+    "f16": NodeCoder(_half_wire, _half_encode, _half_decode),
     "q8": _quantiser_coder(_Quantiser("q8", 255)),
     "q4": _quantiser_coder(_Quantiser("q4", 15)),
 }

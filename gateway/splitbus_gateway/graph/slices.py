@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from onnx import FunctionProto, ModelProto, NodeProto, ValueInfoProto, helper
 
-from splitbus_gateway.graph.codec_nodes import decode, encode, wire_tensors
+from splitbus_gateway.graph.codec_nodes import NO_TRANSFORMS, Transforms, decode, encode, wire_tensors
 from splitbus_gateway.graph.cuts import Cut, cut_at
 from splitbus_gateway.graph.model import ModelGraph
 from splitbus_gateway.graph.tensors import ONNX_DTYPES, TensorSpec
@@ -40,25 +40,38 @@ class SliceGraph:
         return sha256(self.model).hexdigest()
 
 
-def extract(graph: ModelGraph, first: int, last: int, *, codec_in: str = "raw", codec_out: str = "raw") -> SliceGraph:
+def extract(
+    graph: ModelGraph,
+    first: int,
+    last: int,
+    *,
+    codec_in: str = "raw",
+    codec_out: str = "raw",
+    transforms: Transforms = NO_TRANSFORMS,
+) -> SliceGraph:
     """The slice of the steps between cut `first` and cut `last`; both 0 gives a slice that only encodes the inputs.
 
-    A tensor that goes through under one and the same codec is passed on as it came. Raises ModelError when a cut is
+    A tensor that goes through under one and the same codec is passed on as it came. `transforms` are the coders of the
+    model's tensors, where a codec needs them. Raises ModelError when a cut is
     not legal, ValueError when they are in the wrong order.
     """
     if first > last or (first == last != 0):
         raise ValueError(f"a slice goes from one cut to a later one, not from {first} to {last}")
     start, end = _legal(graph, first), _legal(graph, last)
-    inputs = _wires(start.tensors, codec_in)
+    inputs = _wires(start.tensors, codec_in, transforms)
     finished = tuple(name for name in graph.outputs if _finishes(graph, name, first, last))
-    outputs = _wires(end.tensors, codec_out, *(graph.types.specs[name] for name in finished))
+    outputs = _wires(end.tensors, codec_out, transforms, *(graph.types.specs[name] for name in finished))
     passed = {spec.name for spec in inputs}.intersection(spec.name for spec in outputs)
-    made = [tensor for tensor in end.tensors if not passed.issuperset(w.name for w in wire_tensors(tensor, codec_out))]
+    made = [
+        tensor
+        for tensor in end.tensors
+        if not passed.issuperset(wire.name for wire in wire_tensors(tensor, codec_out, transforms))
+    ]
     body, constants = _body(graph, start, (*(tensor.name for tensor in made), *finished))
     opset = graph.opset or _CODEC_OPSET
     wanted = {*constants, *(name for node in body for name in uses(node)), *(t.name for t in made), *finished}
-    before = [decode(tensor, codec_in, opset) for tensor in start.tensors if tensor.name in wanted]
-    after = [encode(tensor, codec_out, opset) for tensor in made]
+    before = [decode(tensor, codec_in, opset, transforms) for tensor in start.tensors if tensor.name in wanted]
+    after = [encode(tensor, codec_out, opset, transforms) for tensor in made]
 
     nodes = [*(n for code in before for n in code.nodes), *body, *(n for code in after for n in code.nodes)]
     model = _empty(graph, nodes, opset)
@@ -87,8 +100,10 @@ def _finishes(graph: ModelGraph, name: str, first: int, last: int) -> bool:
     return first < made <= last or (made == first == 0 < last)
 
 
-def _wires(tensors: Iterable[TensorSpec], codec: str, *more: TensorSpec) -> tuple[TensorSpec, ...]:
-    specs = (*(wire for tensor in tensors for wire in wire_tensors(tensor, codec)), *more)
+def _wires(
+    tensors: Iterable[TensorSpec], codec: str, transforms: Transforms, *more: TensorSpec
+) -> tuple[TensorSpec, ...]:
+    specs = (*(wire for tensor in tensors for wire in wire_tensors(tensor, codec, transforms)), *more)
     return tuple({spec.name: spec for spec in specs}.values())
 
 

@@ -1,0 +1,70 @@
+"""What staying current costs while no frame comes: links probed, load reported, profiles kept, plans looked at again.
+
+    .venv/bin/python benchmarks/idle.py [--models DIR] [--json FILE] [--seconds 30]
+
+A site of processes as in `prediction.py`; once the camera has a plan, the CPU time of each is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from _report import Figure, parser, report
+from _site import CLOUD, EDGE, open_site
+from _ways import NO_MODEL, models_of, registered, settle
+
+from splitbus_demo.line import Link
+
+LINE = Link(20, 20, 22)
+MODEL = "efficientnet-lite0"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--seconds", type=float, default=30.0, help="how long is counted (default: 30)")
+    options.add_argument("--only", metavar="NAME", default=MODEL, help=f"the model (default: {MODEL})")
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        models = models_of(chosen.models, Path(scratch), [chosen.only])
+        if not models:
+            print(NO_MODEL, file=sys.stderr)
+            return 1
+        ((name, path),) = models.items()
+        with open_site(LINE) as site:
+            card = registered(site, models, [], lambda _: None)[name]
+            with site.camera(card, path, slowdown=1.0) as camera:
+                settle(camera)
+                nodes = {"camera": camera.pid, **{node: site.processes[node].pid for node in (EDGE, CLOUD, "gateway")}}
+                before = {node: cpu_seconds(pid) for node, pid in nodes.items()}
+                begun = time.monotonic()
+                time.sleep(chosen.seconds)
+                passed = time.monotonic() - begun
+                shares = {node: (cpu_seconds(pid) - before[node]) / passed for node, pid in nodes.items()}
+    detail = f"over {chosen.seconds:g} s without a frame; goal 0.01"
+    report("Staying current", [Figure(f"idle.{n}", share, "cores", detail) for n, share in shares.items()], chosen.json)
+    return 0
+
+
+def cpu_seconds(session: int) -> float:
+    """CPU time of all processes of a session so far; those that ended are not in it."""
+    return (
+        sum(ticks for entry in Path("/proc").iterdir() if entry.name.isdecimal() for ticks in _ticks(entry, session))
+        / TICKS
+    )
+
+
+def _ticks(process: Path, session: int) -> list[int]:
+    try:
+        fields = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:  # it ended
+        return []
+    return [int(fields[11]), int(fields[12])] if int(fields[3]) == session else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Calibrates the transform codec for the tensors of a model, at the cuts where it can win."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from splitbus_gateway.graph import Cut, ModelGraph, extract, open_slice
+from splitbus_gateway.samples import Feed
+from splitbus_gateway.transform.calibrate import MIN_SAMPLES, PROBES, Calibrated, calibrate, probe_rows
+from splitbus_gateway.transform.layout import objection
+from splitbus_gateway.transform.sensitivity import Answer
+from splitbus_gateway.walk import Here, run_named, walk
+from splitbus_runtime.engine import Array
+from splitbus_schemas.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+MAX_CUTS: Final = 16
+"""Calibration probes the model's tail once for each channel of a tensor: a second or two a cut."""
+
+MAX_VALUES: Final = 2**23
+"""Of a tensor, over all samples: 32 MB, and four times that while its covariance is found."""
+
+
+def calibrate_cuts(
+    graph: ModelGraph,
+    cuts: Sequence[Cut],
+    samples: Sequence[Feed],
+    *,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    probes: int = PROBES,
+) -> dict[str, Calibrated]:
+    """What the codec knows of each tensor that it fits, by name; the others are sent by a simpler one.
+
+    Raises ModelError for too few samples, and when the model cannot be run on them.
+    """
+    if len(samples) < MIN_SAMPLES:
+        raise ModelError(f"{len(samples)} samples are too few to calibrate on: give at least {MIN_SAMPLES}")
+    found: dict[str, Calibrated] = {}
+    chosen = promising(cuts)
+    for done, here in enumerate(walk(graph, chosen, samples)):
+        progress(done, len(chosen))
+        tensors = [tensor for tensor in here.cut.tensors if tensor.name not in found and not objection(tensor)]
+        for tensor in tensors:
+            try:
+                found[tensor.name] = _calibrate(graph, here, tensor.name, probes)
+            except ModelError as error:
+                log.info("cut %d: %s is not transformed: %s", here.cut.index, tensor.name, error)
+    progress(len(chosen), len(chosen))
+    return found
+
+
+def promising(cuts: Sequence[Cut], limit: int = MAX_CUTS) -> list[Cut]:
+    """The cuts that carry no more values than any before them, but for the input, whose values are other ones.
+
+    A later cut that carries more only costs. Of too many, those that carry less than all before them are kept.
+    """
+    less: list[Cut] = []
+    equal: list[Cut] = []
+    best = float("inf")
+    for cut in cuts:
+        size = sum(tensor.elements for tensor in cut.tensors)
+        if size <= best and any(not objection(tensor) for tensor in cut.tensors):
+            (less if size < best else equal).append(cut)
+        best = min(best, size) if cut.index else best
+    return sorted((less + equal)[:limit], key=lambda cut: cut.index)
+
+
+def _calibrate(graph: ModelGraph, here: Here, name: str, probes: int) -> Calibrated:
+    values = [value[name] for value in here.values]
+    if {array.shape for array in values} != {(1, *values[0].shape[1:])}:
+        raise ModelError("its shape is not that of one sample")
+    count = int(np.clip(MAX_VALUES // max(values[0].size, 1), MIN_SAMPLES, len(values)))
+    rows = np.linspace(0, len(values) - 1, count).round().astype(int)
+    taken = Here(here.cut, [here.values[row] for row in rows], [here.done[row] for row in rows])
+    answer = _answer(graph, taken, name, probe_rows(count, probes))
+    return calibrate(np.concatenate([values[row] for row in rows]), answer, probes=probes)
+
+
+def _answer(graph: ModelGraph, here: Here, name: str, rows: Sequence[int]) -> Answer:
+    """The model's answers for other values of a tensor in these samples, each output in units of its own size."""
+    session = open_slice(extract(graph, here.cut.index, graph.steps), threads=1)
+    outputs = [info.name for info in session.outputs]
+    others = [here.values[row] for row in rows]
+    scales: dict[str, float] = {}
+
+    def run(values: Array) -> Array:
+        found = [run_named(session, other | {name: value[None]}) for other, value in zip(others, values, strict=True)]
+        for output in outputs if not scales else ():
+            scales[output] = _size([answer[output] for answer in found])
+        return np.stack([_flat(answer, scales) for answer in found])
+
+    return run
+
+
+def _size(arrays: Sequence[Array]) -> float:
+    """The deviation over the samples, or what there is of a root mean square; 1 for zeros."""
+    stacked = np.stack([np.asarray(array, np.float64).ravel() for array in arrays])
+    spread = float(np.sqrt(np.mean(np.square(stacked - stacked.mean(axis=0))))) if stacked.size else 0.0
+    return spread if np.isfinite(spread) and spread > 0 else 1.0
+
+
+def _flat(answer: Mapping[str, Array], scales: Mapping[str, float]) -> Array:
+    parts = [np.asarray(answer[name], np.float64).ravel() / (scale * answer[name].size**0.5 or 1.0)
+             for name, scale in scales.items()]  # fmt: skip
+    return np.concatenate(parts)
