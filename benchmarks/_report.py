@@ -16,6 +16,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from splitbus_runtime.processor import processor
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -42,7 +44,7 @@ WIDE: Final = 160
 
 def machine() -> str:
     """Processor, cores and versions, in one line."""
-    parts = [_processor(), f"{os.cpu_count()} cores", platform.system(), f"Python {platform.python_version()}"]
+    parts = [processor(), f"{os.cpu_count()} cores", platform.system(), f"Python {platform.python_version()}"]
     return ", ".join([*parts, f"onnxruntime {version('onnxruntime')}"])
 
 
@@ -60,12 +62,3 @@ def report(title: str, figures: Sequence[Figure], json_file: Path | None = None)
     console.print(table)
     if json_file:
         json_file.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -24,7 +24,7 @@ from typing import Any, Final
 from _replans import Replans, replan
 from _report import Figure, machine, parser, report
 from _site import EDGE_SLOWDOWN, Camera, Record, Site, Split, open_site
-from _ways import models_of, registered, settle, ways
+from _ways import NO_MODEL, models_of, registered, settle, ways
 from rich.console import Console
 from rich.progress import Progress
 
@@ -109,10 +109,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         models = models_of(chosen.models, Path(scratch), chosen.only or (QUICK if chosen.quick else None))
         if not models:
-            print(
-                "no model: give --models DIR with .onnx files, or a name of benchmarks/architectures.py",
-                file=sys.stderr,
-            )
+            print(NO_MODEL, file=sys.stderr)
             return 1
         with open_site(FAST, kind=chosen.shaper) as site, Progress(transient=True) as progress:
             bar = progress.add_task("adaptation", total=len(models) + bool(turns))

@@ -22,7 +22,7 @@ from typing import Any, Final
 from _links import LINKS
 from _report import Figure, machine, parser, report
 from _site import CODECS, EDGE_SLOWDOWN, Camera, Record, Site, Split, open_site
-from _ways import SETTLE_LIMIT_S, models_of, registered, settle, ways
+from _ways import NO_MODEL, SETTLE_LIMIT_S, models_of, registered, settle, ways
 from rich.console import Console
 from rich.progress import Progress
 
@@ -95,10 +95,7 @@ def main() -> int:
         models = models_of(chosen.models, Path(scratch), chosen.only)
         models = dict(list(models.items())[:: max(1, len(models) // QUICK_MODELS)]) if chosen.quick else models
         if not models:
-            print(
-                "no model: give --models DIR with .onnx files, or a name of benchmarks/architectures.py",
-                file=sys.stderr,
-            )
+            print(NO_MODEL, file=sys.stderr)
             return 1
         with open_site(LINKS[links[0]], PLANNER, chosen.shaper) as site, Progress(transient=True) as progress:
             bar = progress.add_task("prediction", total=chosen.runs * len(models) * len(links))

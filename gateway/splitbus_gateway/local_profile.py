@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
 from typing import Final
 
 from splitbus_gateway.graph import ModelGraph, SliceGraph, cut_at, extract, useful_cuts
-from splitbus_gateway.graph import TensorSpec as GraphTensor
 from splitbus_gateway.profile_file import ProfileFile
 from splitbus_gateway.profiling import anchor_cuts
+from splitbus_gateway.slicing import slice_spec
 from splitbus_runtime.engine import open_session
+from splitbus_runtime.processor import processor
 from splitbus_runtime.profiler import Stopwatch, Told, profile
 from splitbus_runtime.shelf import Slice
-from splitbus_schemas.messages import Anchor, ProfileRequest, SliceManifest, TensorSpec
+from splitbus_schemas.messages import Anchor, ProfileRequest, SliceManifest
 
 NODE: Final = "here"
 """How a profile calls the machine that it was taken on; who reads it gives it a name."""
@@ -115,16 +115,7 @@ def profile_here(
 
 def machine() -> str:
     """Host name, processor and system, for people."""
-    return f"{socket.gethostname()}, {_processor()}, {platform.system()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    return f"{socket.gethostname()}, {processor()}, {platform.system()}"
 
 
 def _manifest(graph: ModelGraph, span: Span, part: SliceGraph) -> SliceManifest:
@@ -136,12 +127,7 @@ def _manifest(graph: ModelGraph, span: Span, part: SliceGraph) -> SliceManifest:
         codec_out="raw",
         graph=part.sha256,
         graph_bytes=len(part.model),
-        inputs=[_spec(spec, part) for spec in part.inputs],
-        outputs=[_spec(spec, part) for spec in part.outputs],
+        inputs=[slice_spec(spec, part) for spec in part.inputs],
+        outputs=[slice_spec(spec, part) for spec in part.outputs],
         weights=[],
     )
-
-
-def _spec(spec: GraphTensor, part: SliceGraph) -> TensorSpec:
-    shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
-    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape, final=spec.name in part.finished)

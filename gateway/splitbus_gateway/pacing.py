@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from splitbus_gateway.checks import MOST
 from splitbus_gateway.facts import ModelFacts, elapsed_ms, local_ms, own_share
 from splitbus_gateway.state import StreamView, World
 from splitbus_schemas import messages as m
 
 LOADED: Final = 0.2
 """A node that others keep busy for such a share of the time is slower than its profile for that reason."""
-
-MOST: Final = 0.8
-"""So many of a second's frames must have gone the plan's own way: the others tell of other slices."""
 
 LEAST_RUN_MS: Final = 0.2
 """A slice that runs for less tells little of a node's speed: the call costs as much."""

@@ -25,19 +25,6 @@ def at_least(agreed: int, checked: int, confidence: float = CONFIDENCE) -> float
     return float(betaincinv(agreed, checked - agreed + 1, 1 - confidence)) if agreed else 0.0
 
 
-def at_most(agreed: int, checked: int, confidence: float = CONFIDENCE) -> float:
-    """The share that is at most there with that confidence."""
-    return 1.0 - at_least(checked - agreed, checked, confidence)
-
-
-def frames_needed(share: float, confidence: float = CONFIDENCE) -> int:
-    """How many frames must all agree before `share` is proven; for telling a user how many pictures to give."""
-    needed = 1
-    while at_least(needed, needed, confidence) < share:
-        needed += max(1, needed // 64)
-    return needed
-
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """What the guard found of one setting: frames asked twice, and those that agreed."""

@@ -26,11 +26,19 @@ class Signer:
         self._key = key
         self.public = write_key(key.public_key().public_bytes_raw()) if key else ""
         self._own = Trust([self.public] if key else ())
+        self._last: dict[str, tuple[bytes, bytes]] = {}
+        """What was sealed last under each context, before and after: most of what is said is said again."""
 
     def seal(self, context: str, message: Message) -> bytes:
         """The message as it goes out under a topic, or as a SLICE. Raises PayloadTooLargeError."""
         body = message.to_json()
-        return attach(body, self._key.sign(signed_bytes(context, body))) if self._key else body
+        if self._key is None:
+            return body
+        last, sealed = self._last.get(context, (b"", b""))
+        if last != body:
+            sealed = attach(body, self._key.sign(signed_bytes(context, body)))
+            self._last[context] = body, sealed
+        return sealed
 
     def open(self, context: str, payload: bytes) -> bytes:
         """What we sealed, as it was; raises SignatureError for what we did not."""

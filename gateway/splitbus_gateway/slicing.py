@@ -161,8 +161,8 @@ class SliceBook:
             codec_out=codec_out,
             graph=store.put(part.model),
             graph_bytes=len(part.model),
-            inputs=[_spec(spec, part) for spec in part.inputs],
-            outputs=[_spec(spec, part) for spec in part.outputs],
+            inputs=[slice_spec(spec, part) for spec in part.inputs],
+            outputs=[slice_spec(spec, part) for spec in part.outputs],
             weights=[known[weight.name] for weight in part.weights],
             tables=self._tables(model, part) if coders else [],
         )
@@ -174,6 +174,7 @@ def _nodes(codec: str) -> str:
     return CODECS[codec].nodes or "raw"
 
 
-def _spec(spec: GraphTensor, part: SliceGraph) -> TensorSpec:
+def slice_spec(spec: GraphTensor, part: SliceGraph) -> TensorSpec:
+    """A slice's input or output as its manifest names it; sizes that are not known are None."""
     shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
     return TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape, final=spec.name in part.finished)

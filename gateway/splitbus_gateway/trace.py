@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -108,13 +108,6 @@ def _moment(cells: list[str], where: str) -> Moment:
         values.append(value)
     at, up, down, rtt = values
     return Moment(at, max(up, LEAST_MBIT), max(down, LEAST_MBIT), rtt)
-
-
-def write_trace(trace: Trace) -> Iterator[str]:
-    """The lines of a CSV file."""
-    yield ",".join(COLUMNS)
-    for moment in trace.moments:
-        yield f"{moment.at:g},{moment.up_mbit:.4g},{moment.down_mbit:.4g},{moment.rtt_ms:.4g}"
 
 
 # Made up

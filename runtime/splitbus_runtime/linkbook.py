@@ -21,7 +21,7 @@ IDLE_SECONDS: Final = 2.0
 
 SUSPECT_SECONDS: Final = 0.1
 """A link in doubt is probed no sooner after its last probe, half as long again after each that follows, never with one
-still out: behind a shaper that lets bursts pass, trains of different lengths give each other the lie for ever."""
+still out: where frames and probes keep giving each other the lie, probes must not fill the link."""
 
 TRUST_SECONDS: Final = 2 * IDLE_SECONDS
 """A link that nothing has put in doubt for so long is probed at once when something does."""

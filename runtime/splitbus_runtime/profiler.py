@@ -7,6 +7,7 @@ machine does, or how it changes its clock, falls on both.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -139,6 +140,22 @@ def reading(run: Callable[[], object], stopwatch: Stopwatch) -> float:
     return statistics.median(times[1:] or times)
 
 
+def _take_readings(
+    read: Callable[[], tuple[float, _Given]], metronome: _Metronome, found: list[tuple[float, float]]
+) -> _Given:
+    """A pass's readings (when, ms), the whole timed in between; one alone of what is slow. Gives what the last gave."""
+    given: _Given = []
+    for _ in range(READINGS_A_PASS):
+        metronome.tick()
+        started = time.perf_counter()
+        ms, given = read()
+        ended = time.perf_counter()
+        found.append(((started + ended) / 2, ms))
+        if ended - started > 2 * MAX_SECONDS_A_READING:
+            break
+    return given
+
+
 @dataclass(frozen=True, slots=True)
 class _Times:
     """Milliseconds at one batch size; the blocks sum to the whole."""
@@ -248,15 +265,7 @@ class _Bench:
     ) -> None:
         """Take readings of a slice; what it gives is `live` for those that come after."""
         opened = self._open(slice_id, known=slice_id in readings)
-        found = readings.setdefault(slice_id, [])
-        for _ in range(READINGS_A_PASS):
-            metronome.tick()
-            started = time.perf_counter()
-            ms, given = self._read(opened, live)
-            ended = time.perf_counter()
-            found.append(((started + ended) / 2, ms))
-            if ended - started > 2 * MAX_SECONDS_A_READING:
-                break
+        given = _take_readings(lambda: self._read(opened, live), metronome, readings.setdefault(slice_id, []))
         live.update({name: array for name, array, _ in given if name not in live})
         self._told = Told(self._told.done + 1, self._told.total)
         self._progress(self._told)
@@ -270,17 +279,11 @@ class _Bench:
     ) -> None:
         """Readings of the model in one piece; none when it does not take what its slices take."""
         feeds = {info.name: live[info.name] for info in local.inputs if info.name in live}
-        for _ in range(READINGS_A_PASS):
-            metronome.tick()
-            started = time.perf_counter()
-            try:
-                ms = reading(lambda: local.run(feeds), self._stopwatch) * 1e3
-            except ModelError:
-                return
-            ended = time.perf_counter()
-            readings.setdefault(_LOCAL, []).append(((started + ended) / 2, ms))
-            if ended - started > 2 * MAX_SECONDS_A_READING:
-                return
+        found: list[tuple[float, float]] = []
+        with contextlib.suppress(ModelError):
+            _take_readings(lambda: (reading(lambda: local.run(feeds), self._stopwatch) * 1e3, []), metronome, found)
+        if found:
+            readings.setdefault(_LOCAL, []).extend(found)
 
     def _open(self, slice_id: str, *, known: bool) -> Slice:
         """The slice; fetching it the first time is not counted."""

@@ -19,6 +19,13 @@ SHIFTS: Final = {
 }
 """The strengths of the transform codec, safest first: their steps in quarter octaves, see `entropy`."""
 
+PICTURES: Final[dict[str, tuple[Format, int]]] = {
+    **{f"jpeg{quality}": ("jpeg", quality) for quality in (95, 85, 75, 50)},
+    **{f"webp{quality}": ("webp", quality) for quality in (90, 75, 50)},
+    "webpll": ("webp", 0),
+}
+"""The codecs of pictures: format and quality, 0 for lossless."""
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -46,14 +53,7 @@ CODECS: Final = {
         Codec("q8", nodes="q8", coding="zstd", lossless=False),
         Codec("q4", nodes="q4", coding="zstd", lossless=False),
         *(Codec(name, nodes=TRANSFORM, coding=name, lossless=False) for name in SHIFTS),
-        Codec("jpeg95", nodes="", coding="jpeg95", lossless=False),
-        Codec("jpeg85", nodes="", coding="jpeg85", lossless=False),
-        Codec("jpeg75", nodes="", coding="jpeg75", lossless=False),
-        Codec("jpeg50", nodes="", coding="jpeg50", lossless=False),
-        Codec("webp90", nodes="", coding="webp90", lossless=False),
-        Codec("webp75", nodes="", coding="webp75", lossless=False),
-        Codec("webp50", nodes="", coding="webp50", lossless=False),
-        Codec("webpll", nodes="", coding="webpll", lossless=True),
+        *(Codec(name, nodes="", coding=name, lossless=not quality) for name, (_, quality) in PICTURES.items()),
     )
 }
 
@@ -101,14 +101,7 @@ CODINGS: Final = {
     "raw": Coding(lambda data, _: _raw(data), lambda data, size, _: _unraw(data, size)),
     "zstd": Coding(lambda data, _: compress(data), lambda data, size, _: decompress(data, size)),
     **{name: Coding(_no_tables, _no_tables, shift=shift) for name, shift in SHIFTS.items()},
-    "jpeg95": _picture("jpeg", 95),
-    "jpeg85": _picture("jpeg", 85),
-    "jpeg75": _picture("jpeg", 75),
-    "jpeg50": _picture("jpeg", 50),
-    "webp90": _picture("webp", 90),
-    "webp75": _picture("webp", 75),
-    "webp50": _picture("webp", 50),
-    "webpll": _picture("webp", 0),
+    **{name: _picture(*how) for name, how in PICTURES.items()},
 }
 
 

@@ -11,8 +11,9 @@ import pytest
 from tests.brokers import Broker
 from tests.cli.conftest import Run
 from tests.cli.planned import cache, model_file, tell_site
+from tests.gateway.given import write_trace
 
-from splitbus_gateway.trace import drive, write_trace
+from splitbus_gateway.trace import drive
 from splitbus_runtime.mqtt import MqttBus
 
 __all__ = ["cache"]

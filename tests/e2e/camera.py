@@ -92,10 +92,17 @@ class Camera:
         self.session.close()
 
 
-def open_camera(model: Path, *, broker: str, site: str, device: str, store: Path) -> Camera:
-    """A slow camera that knows its model."""
-    session = InferenceSession(
+def open_slow(model: str | Path, *, broker: str, site: str, device: str, store: Path) -> InferenceSession:
+    """The session of a slow camera."""
+    return InferenceSession(
         model, one_thread(), broker=broker, site=site, device=device, store=store, deadline=DEADLINE_S,
         slowdown=SLOWDOWN,
     )  # fmt: skip
-    return Camera(session, model)
+
+
+def ask(session: InferenceSession, pixels: object) -> Answer:
+    """One frame, and how it was answered."""
+    session.run(None, {"x": pixels})
+    answer = session.last_answer
+    assert answer is not None
+    return answer

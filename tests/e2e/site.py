@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.brokers import Broker
-from tests.e2e.camera import Camera, open_camera
+from tests.e2e.camera import Camera, open_slow
 from tests.e2e.picture_model import save_classifier, save_samples
 
 from splitbus_demo.line import Link
 from splitbus_demo.relay import Relay
+from splitbus_device import InferenceSession
 from splitbus_runtime.bus import Delivery
 from splitbus_runtime.mqtt import MqttBus
 from splitbus_schemas import messages as m
@@ -195,9 +196,15 @@ class Site:
             if node not in self.processes:
                 self.start_worker(node, tier)
 
-    def open_camera(self, *, host: str | None = None, port: int | None = None) -> Camera:
+    def open(
+        self, model: str | Path | None = None, *, host: str | None = None, port: int | None = None
+    ) -> InferenceSession:  # fmt: skip
+        """The camera's session, on the site's model file unless another is named."""
         url = f"mqtt://{host or self.relay.host}:{port or self.relay.port}"
-        camera = open_camera(self.model, broker=url, site=self.name, device=CAMERA, store=self.folder / CAMERA)
+        return open_slow(model or self.model, broker=url, site=self.name, device=CAMERA, store=self.folder / CAMERA)
+
+    def open_camera(self, *, host: str | None = None, port: int | None = None) -> Camera:
+        camera = Camera(self.open(host=host, port=port), self.model)
         self._cameras.append(camera)
         return camera
 
@@ -266,18 +273,25 @@ def splitbus(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]
 
 
 @contextlib.contextmanager
-def running(
-    broker: Broker, folder: Path, *, workers: tuple[tuple[str, str], ...], name: str | None = None
-) -> Iterator[Site]:
-    """A site with a gateway that knows the model, these workers (node and tier), and a camera that takes pictures."""
-    site = Site(broker, folder, name or f"s{secrets.token_hex(4)}")
+def serving(site: Site, workers: tuple[tuple[str, str], ...] = ((EDGE, "edge"),)) -> Iterator[None]:
+    """The site's gateway, which knows the model, and these workers; everything of the site is ended with the block."""
     try:
         site.register()
         site.start_gateway()
         for node, tier in workers:
             site.start_worker(node, tier)
         site.wait_ready("gateway", *(node for node, _ in workers))
-        site.open_camera()
-        yield site
+        yield
     finally:
         site.close()
+
+
+@contextlib.contextmanager
+def running(
+    broker: Broker, folder: Path, *, workers: tuple[tuple[str, str], ...], name: str | None = None
+) -> Iterator[Site]:
+    """A site with a gateway that knows the model, these workers (node and tier), and a camera that takes pictures."""
+    site = Site(broker, folder, name or f"s{secrets.token_hex(4)}")
+    with serving(site, workers):
+        site.open_camera()
+        yield site

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 from collections.abc import Iterator
@@ -14,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from tests.brokers import BrokerFactory
-from tests.e2e.camera import DEADLINE_S, SLOWDOWN
+from tests.e2e.camera import ask
 from tests.e2e.picture_model import one_thread, picture
-from tests.e2e.site import CAMERA, EDGE, MODEL, POOR, Site, wait_for
+from tests.e2e.site import CAMERA, EDGE, MODEL, POOR, Site, serving, wait_for
 
-from splitbus_device import Answer, InferenceSession
+from splitbus_device import InferenceSession
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
 from splitbus_schemas.codecs import CODECS
@@ -59,36 +58,18 @@ class Door(Site):
         self.record = json.loads(done.stdout)
         self.key = model_key(self.record["card"]["model"])
 
-    def open(self, model: str | Path = MODEL) -> InferenceSession:
-        url = f"mqtt://{self.relay.host}:{self.relay.port}"
-        return InferenceSession(
-            model, one_thread(), broker=url, site=self.name, device=CAMERA, store=self.folder / CAMERA,
-            deadline=DEADLINE_S, slowdown=SLOWDOWN,
-        )  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def door(broker_factory: BrokerFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with broker_factory() as broker, contextlib.ExitStack() as stack:
+    with broker_factory() as broker:
         site = Door(broker, tmp_path_factory.mktemp("door"), f"s{secrets.token_hex(4)}")
-        stack.callback(site.close)
-        site.register()
-        site.start_gateway()
-        site.start_worker(EDGE, "edge")
-        site.wait_ready("gateway", EDGE)
-        yield site
-
-
-def ask(session: InferenceSession, index: int) -> Answer:
-    session.run(None, {"x": frame(index)})
-    answer = session.last_answer
-    assert answer is not None
-    return answer
+        with serving(site):
+            yield site
 
 
 def ask_until_coded(session: InferenceSession, codecs: tuple[str, ...], site: Door) -> None:
     def coded() -> bool:
-        answer = ask(session, 0)
+        answer = ask(session, frame(0))
         return not answer.is_local and set(answer.codecs) <= set(codecs)
 
     try:
@@ -99,14 +80,14 @@ def ask_until_coded(session: InferenceSession, codecs: tuple[str, ...], site: Do
 
 def test_pictures_are_sent_as_a_pin_says_and_answered_as_the_worker_sees_them(door: Door) -> None:
     expected = Expected(door.model)
-    with door.open() as session:
+    with door.open(MODEL) as session:
         (given,) = session.get_inputs()
         assert (given.type, given.shape) == ("tensor(uint8)", [1, 112, 112, 3])
         door.splitbus("plan", "pin", CAMERA, MODEL, "--cut=0", "--codec=jpeg75", f"--node={EDGE}", *door.options)
         ask_until_coded(session, ("jpeg75",), door)
         lost = []
         for index in range(20):
-            answer = ask(session, index)
+            answer = ask(session, frame(index))
             if answer.is_local:
                 continue
             sent = pack_tensor("x", frame(index), "jpeg75")
@@ -123,10 +104,10 @@ def test_pictures_are_sent_as_a_pin_says_and_answered_as_the_worker_sees_them(do
 
 
 def test_the_fetched_model_answers_alone_as_the_float_model_does(door: Door) -> None:
-    with door.open():
+    with door.open(MODEL):
         (fetched,) = (door.folder / CAMERA / "models").glob("*/*.onnx")
     with InferenceSession(fetched, one_thread()) as session:
-        answer = ask(session, 3)
+        answer = ask(session, frame(3))
     assert answer.is_local
     np.testing.assert_allclose(answer.outputs[0], Expected(door.model).scores(frame(3)), rtol=1e-4, atol=1e-5)
 
@@ -134,7 +115,7 @@ def test_the_fetched_model_answers_alone_as_the_float_model_does(door: Door) -> 
 def test_the_planner_takes_the_cameras_own_jpeg_when_it_wins_and_says_so(door: Door) -> None:
     door.relay.set(POOR)
     pictures = tuple(name for name, codec in CODECS.items() if codec.pictures)
-    with door.open() as session:
+    with door.open(MODEL) as session:
         ask_until_coded(session, pictures, door)
         decision = door.decisions()[-1]
     (cut,) = decision.chosen.cuts
@@ -163,6 +144,6 @@ def test_the_exported_file_is_the_registered_model(door: Door, tmp_path: Path) -
     card = door.watch.last(m.ModelCard, topics.MODEL.at(door.name, name=MODEL))
     assert card is not None
     with door.open(target) as session:
-        wait_for("frames travel", lambda: not ask(session, 0).is_local)
-        answer = ask(session, 1)
+        wait_for("frames travel", lambda: not ask(session, frame(0)).is_local)
+        answer = ask(session, frame(1))
     assert not answer.late

@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 import pytest
 from tests.brokers import BrokerFactory
-from tests.e2e.camera import DEADLINE_S, SLOWDOWN
-from tests.e2e.picture_model import Reference, one_thread, picture
-from tests.e2e.site import CAMERA, EDGE, MODEL, Site, wait_for
+from tests.e2e.camera import ask
+from tests.e2e.picture_model import Reference, picture
+from tests.e2e.site import CAMERA, EDGE, MODEL, Site, serving, wait_for
 
 from splitbus_device import Answer, InferenceSession
 from splitbus_schemas import messages as m
@@ -49,13 +49,6 @@ class Calibrated(Site):
         )
         assert done.returncode == 0, done.stderr
 
-    def open(self) -> InferenceSession:
-        url = f"mqtt://{self.relay.host}:{self.relay.port}"
-        return InferenceSession(
-            self.model, one_thread(), broker=url, site=self.name, device=CAMERA, store=self.folder / CAMERA,
-            deadline=DEADLINE_S, slowdown=SLOWDOWN,
-        )  # fmt: skip
-
     def head(self) -> str | None:
         plan = self.watch.last(m.Plan, topics.PLAN.at(self.name, node=CAMERA, model=self.key))
         return plan.head.slice if plan and plan.head else None
@@ -63,30 +56,19 @@ class Calibrated(Site):
 
 @pytest.fixture(scope="module")
 def site(broker_factory: BrokerFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calibrated]:
-    with broker_factory() as broker, contextlib.ExitStack() as stack:
+    with broker_factory() as broker:
         made = Calibrated(broker, tmp_path_factory.mktemp("transform"), f"s{secrets.token_hex(4)}")
-        stack.callback(made.close)
-        made.register()
-        made.start_gateway()
-        made.start_worker(EDGE, "edge")
-        made.wait_ready("gateway", EDGE)
-        yield made
-
-
-def ask(session: InferenceSession, index: int) -> Answer:
-    session.run(None, {"x": picture(index)})
-    answer = session.last_answer
-    assert answer is not None
-    return answer
+        with serving(made):
+            yield made
 
 
 def remote(session: InferenceSession, index: int) -> Answer | None:
-    answer = ask(session, index)
+    answer = ask(session, picture(index))
     return None if answer.is_local else answer
 
 
 def travels(session: InferenceSession, codec: str) -> bool:
-    return ask(session, 0).codecs == (codec,)
+    return ask(session, picture(0)).codecs == (codec,)
 
 
 def best_cut(site: Calibrated) -> int:
@@ -111,7 +93,7 @@ def test_activations_cross_at_any_strength_and_one_slice_serves_all(site: Calibr
         for codec, allowed in ALLOWED.items():
             site.pin(cut, codec)
             wait_for(f"frames travel as {codec}", partial(travels, session, codec))
-            answers = [(index, ask(session, index)) for index in range(8)]
+            answers = [(index, ask(session, picture(index))) for index in range(8)]
             came = [(index, answer) for index, answer in answers if not answer.is_local]
             assert len(came) >= 4
             differences = [reference.difference(index, answer.outputs) for index, answer in came]

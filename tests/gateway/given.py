@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,6 +11,7 @@ from splitbus_gateway.facts import ModelFacts
 from splitbus_gateway.offline import Demands, GivenLink, GivenNode, ask, scaled, write_world
 from splitbus_gateway.problem import Codings, Problem
 from splitbus_gateway.state import World
+from splitbus_gateway.trace import COLUMNS, Trace
 from splitbus_schemas.ids import sha256
 from splitbus_schemas.messages import NodeProfile
 
@@ -70,3 +71,10 @@ def question(
 ) -> Problem:
     """What the planner is asked."""
     return ask(world(nodes, links), model or facts(), "device", demands or Demands())
+
+
+def write_trace(trace: Trace) -> Iterator[str]:
+    """The lines of a CSV file."""
+    yield ",".join(COLUMNS)
+    for moment in trace.moments:
+        yield f"{moment.at:g},{moment.up_mbit:.4g},{moment.down_mbit:.4g},{moment.rtt_ms:.4g}"

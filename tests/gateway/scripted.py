@@ -169,6 +169,18 @@ class Site:
         assert kind.message is not None
         return [kind.message.from_json(d.payload) for d in self.log if kind.match(d.topic) and d.payload]
 
+    def plan(self, model: str) -> m.Plan:
+        """What cam1 is to do."""
+        plan = self.retained(topics.PLAN, node="cam1", model=model_key(model))
+        assert isinstance(plan, m.Plan)
+        return plan
+
+    def decision(self, model: str) -> m.Decision:
+        """And why."""
+        decision = self.retained(topics.DECISION, node="cam1", model=model_key(model))
+        assert isinstance(decision, m.Decision)
+        return decision
+
     def retained(self, kind: topics.Topic, **fields: str) -> Any:
         """What a newcomer would get."""
         assert kind.message is not None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import models
-from tests.gateway.scripted import SITE, Node, Site, register
+from tests.gateway.scripted import SITE, Node, Site
 
 from splitbus_gateway import stream as stream_module
 from splitbus_gateway.facts import SILENT_S
@@ -23,16 +23,6 @@ from splitbus_runtime.bus import Delivery, MemoryBroker
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
 from splitbus_schemas.ids import model_key
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    return register(tmp_path_factory.mktemp("registry"), "person")
-
-
-@pytest.fixture(scope="module")
-def book(registry: Registry) -> SliceBook:
-    return SliceBook(registry)
 
 
 @pytest.fixture
@@ -53,15 +43,11 @@ class Cast:
 
     @property
     def plan(self) -> m.Plan:
-        plan = self.site.retained(topics.PLAN, node="cam1", model=model_key(self.model))
-        assert isinstance(plan, m.Plan)
-        return plan
+        return self.site.plan(self.model)
 
     @property
     def decision(self) -> m.Decision:
-        decision = self.site.retained(topics.DECISION, node="cam1", model=model_key(self.model))
-        assert isinstance(decision, m.Decision)
-        return decision
+        return self.site.decision(self.model)
 
     @property
     def nodes(self) -> list[str]:

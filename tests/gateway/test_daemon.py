@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 from tests import models
-from tests.gateway.scripted import SITE, Node, register
+from tests.gateway.scripted import SITE, Node
 
 from splitbus_gateway.config import GatewayConfig, PlannerSettings
 from splitbus_gateway.daemon import GatewayDaemon, stream_settings
@@ -25,25 +25,8 @@ from splitbus_schemas.parts import Assembler
 M = TypeVar("M", bound=m.Message)
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return register(tmp_path / "state", "small")
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
-def daemon(broker: MemoryBroker, registry: Registry, tmp_path: Path) -> Iterator[GatewayDaemon]:
-    config = GatewayConfig(site=SITE, state_dir=tmp_path / "state")
-    with GatewayDaemon(config, broker.connect(), broker.connect(), registry, boot="g1") as running:
-        yield running
-
-
-def retained(broker: MemoryBroker, kind: type[M], topic: str) -> M | None:
-    found = broker.retained.get(topic)
+def retained(hub: MemoryBroker, kind: type[M], topic: str) -> M | None:
+    found = hub.retained.get(topic)
     return kind.from_json(found.payload) if found else None
 
 
@@ -55,18 +38,18 @@ def until(what: Callable[[], object], seconds: float = 8.0) -> None:
         time.sleep(0.01)
 
 
-def test_it_is_seen_on_the_bus_and_says_goodbye(broker: MemoryBroker, registry: Registry, tmp_path: Path) -> None:
+def test_it_is_seen_on_the_bus_and_says_goodbye(hub: MemoryBroker, small: Registry, tmp_path: Path) -> None:
     status = topics.STATUS.at(SITE, node="gateway")
     config = GatewayConfig(site=SITE, state_dir=tmp_path / "state")
-    with GatewayDaemon(config, broker.connect(), broker.connect(), registry) as running:
-        told = retained(broker, m.NodeStatus, status)
+    with GatewayDaemon(config, hub.connect(), hub.connect(), small) as running:
+        told = retained(hub, m.NodeStatus, status)
         assert told is not None
         assert (told.state, told.tier, told.boot) == ("ready", "gateway", running.boot)
         stats = topics.STATS.at(SITE, node="gateway")
-        until(lambda: (s := retained(broker, m.NodeStats, stats)) and s.broker_rtt_ms is not None)
+        until(lambda: (s := retained(hub, m.NodeStats, stats)) and s.broker_rtt_ms is not None)
         assert running.healthy()
         assert running.echo_age_s < 2.5
-    told = retained(broker, m.NodeStatus, status)
+    told = retained(hub, m.NodeStatus, status)
     assert told is not None
     assert told.state == "stopping"
     assert not running.healthy()
@@ -76,48 +59,48 @@ def test_it_is_seen_on_the_bus_and_says_goodbye(broker: MemoryBroker, registry: 
 
 
 @pytest.mark.usefixtures("daemon")
-def test_models_added_and_removed_are_noticed(broker: MemoryBroker, registry: Registry, tmp_path: Path) -> None:
+def test_models_added_and_removed_are_noticed(hub: MemoryBroker, small: Registry, tmp_path: Path) -> None:
     topic = topics.MODEL.at(SITE, name="small")
-    until(lambda: (card := retained(broker, m.ModelCard, topic)) and card.model == registry.get("small").model)
+    until(lambda: (card := retained(hub, m.ModelCard, topic)) and card.model == small.get("small").model)
     other = Registry(tmp_path / "state", samples=1)  # as `splitbus model add` has it, in a process of its own
     other.add("second", models.save(models.residual(), tmp_path, "second.onnx"))
-    until(lambda: topics.MODEL.at(SITE, name="second") in broker.retained, 3)
+    until(lambda: topics.MODEL.at(SITE, name="second") in hub.retained, 3)
     other.remove("second")
-    until(lambda: topics.MODEL.at(SITE, name="second") not in broker.retained, 3)
+    until(lambda: topics.MODEL.at(SITE, name="second") not in hub.retained, 3)
 
 
 def test_cards_of_models_that_are_gone_are_taken_off_the_bus(
-    broker: MemoryBroker, registry: Registry, tmp_path: Path
+    hub: MemoryBroker, small: Registry, tmp_path: Path
 ) -> None:
     stale = topics.MODEL.at(SITE, name="gone")
-    card = registry.get("small").card.model_copy(update={"name": "gone"})
-    broker.connect().publish(stale, card.to_json(), retain=True)
+    card = small.get("small").card.model_copy(update={"name": "gone"})
+    hub.connect().publish(stale, card.to_json(), retain=True)
     config = GatewayConfig(site=SITE, state_dir=tmp_path / "state")
-    with GatewayDaemon(config, broker.connect(), broker.connect(), registry):
-        until(lambda: stale not in broker.retained)
+    with GatewayDaemon(config, hub.connect(), hub.connect(), small):
+        until(lambda: stale not in hub.retained)
 
 
 @pytest.mark.usefixtures("daemon")
-def test_a_device_gets_a_plan_and_its_slices_can_be_fetched(broker: MemoryBroker, registry: Registry) -> None:
-    model, whole_ms = registry.get("small").model, registry.get("small").whole_ms
-    cam = Node(broker, "cam1", "device", 200 * whole_ms)
-    edge = Node(broker, "edge1", "edge", 10 * whole_ms)
+def test_a_device_gets_a_plan_and_its_slices_can_be_fetched(hub: MemoryBroker, small: Registry) -> None:
+    model, whole_ms = small.get("small").model, small.get("small").whole_ms
+    cam = Node(hub, "cam1", "device", 200 * whole_ms)
+    edge = Node(hub, "edge1", "edge", 10 * whole_ms)
     cam.link("edge1", 500.0, rtt_ms=0.5)
     cam.wants(model)
     topic = topics.PLAN.at(SITE, node="cam1", model=model_key(model))
-    until(lambda: (plan := retained(broker, m.Plan, topic)) and not plan.is_local)
+    until(lambda: (plan := retained(hub, m.Plan, topic)) and not plan.is_local)
     assert edge.work.slices
-    pieces = fetch(broker, "edge1", edge.work.slices[0])
+    pieces = fetch(hub, "edge1", edge.work.slices[0])
     manifest = m.SliceManifest.from_json(bytes(pieces.data))
     assert manifest.model == model
-    decision = retained(broker, m.Decision, topics.DECISION.at(SITE, node="cam1", model=model_key(model)))
+    decision = retained(hub, m.Decision, topics.DECISION.at(SITE, node="cam1", model=model_key(model)))
     assert decision is not None
     assert "small" in (decision.name, decision.why)
 
 
-def fetch(broker: MemoryBroker, node: str, sha: str) -> BlobPiece:
+def fetch(hub: MemoryBroker, node: str, sha: str) -> BlobPiece:
     """A blob, as a node asks for it."""
-    bus, arrived, assembler = broker.connect(), list[BlobPiece](), Assembler()
+    bus, arrived, assembler = hub.connect(), list[BlobPiece](), Assembler()
 
     def take(delivery: Delivery) -> None:
         arrival = assembler.feed(delivery.payload, 0.0)
@@ -132,12 +115,10 @@ def fetch(broker: MemoryBroker, node: str, sha: str) -> BlobPiece:
     return arrived[0]
 
 
-def test_garbage_on_every_topic_is_counted_and_told_and_nothing_ends(
-    daemon: GatewayDaemon, broker: MemoryBroker
-) -> None:
+def test_garbage_on_every_topic_is_counted_and_told_and_nothing_ends(daemon: GatewayDaemon, hub: MemoryBroker) -> None:
     fields = {"node": "cam1", "peer": "edge1", "device": "cam1", "boot": "b1", "name": "x", "model": "0" * 16}
     alerts: list[m.Alert] = []
-    bus = broker.connect()
+    bus = hub.connect()
     bus.subscribe(topics.ALERT.at(SITE, node="gateway"), lambda d: alerts.append(m.Alert.from_json(d.payload)))
     watched = ("status", "caps", "stats", "slices", "profile", "link", "plan-state", "stream", "plan", "pin")
     for kind in topics.TOPICS:
@@ -150,16 +131,16 @@ def test_garbage_on_every_topic_is_counted_and_told_and_nothing_ends(
     assert all(alert.what in ("bad_messages", "unsigned", "blob_refused") for alert in alerts)
     until(lambda: daemon.echo_age_s < 1.0)
     assert daemon.healthy()
-    until(lambda: topics.MODEL.at(SITE, name="x") not in broker.retained)
+    until(lambda: topics.MODEL.at(SITE, name="x") not in hub.retained)
 
 
 def test_a_registry_that_cannot_be_read_is_told_and_survived(
-    daemon: GatewayDaemon, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    daemon: GatewayDaemon, small: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(registry, "list", fail)
+    monkeypatch.setattr(small, "list", fail)
     until(lambda: daemon.alerts.counters["models_failed"] > 0)
     monkeypatch.undo()
     until(lambda: daemon.echo_age_s < 0.5)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.gateway.planning import three_tiers
-from tests.gateway.scripted import SITE, Node, Site, register
+from tests.gateway.scripted import SITE, Node, Site
 from tests.gateway.test_controller import Cast
 
 from splitbus_gateway.planner import plan
@@ -22,16 +22,6 @@ from splitbus_schemas import messages as m
 from splitbus_schemas import topics
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.ids import model_key
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    return register(tmp_path_factory.mktemp("registry"), "person")
-
-
-@pytest.fixture(scope="module")
-def book(registry: Registry) -> SliceBook:
-    return SliceBook(registry)
 
 
 @pytest.fixture

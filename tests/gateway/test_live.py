@@ -14,7 +14,6 @@ from splitbus_gateway.stream import StreamSettings
 from splitbus_runtime.bus import MemoryBroker
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
-from splitbus_schemas.ids import model_key
 
 HIGH, LOW, TIE = 30.0, 6.0, 10.5
 """Mbit/s: at HIGH the first cut wins, at LOW a later one, at TIE both take as long."""
@@ -41,15 +40,11 @@ class Scene:
 
     @property
     def plan(self) -> m.Plan:
-        plan = self.site.retained(topics.PLAN, node="cam1", model=model_key(self.model))
-        assert isinstance(plan, m.Plan)
-        return plan
+        return self.site.plan(self.model)
 
     @property
     def decision(self) -> m.Decision:
-        decision = self.site.retained(topics.DECISION, node="cam1", model=model_key(self.model))
-        assert isinstance(decision, m.Decision)
-        return decision
+        return self.site.decision(self.model)
 
     @property
     def cut(self) -> int:

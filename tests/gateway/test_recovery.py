@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gateway.scripted import SITE, Site, register
+from tests.gateway.scripted import SITE, Site
 from tests.gateway.test_controller import Cast
 
 from splitbus_gateway.clock import LEAP_S, SteadyClock
@@ -18,16 +18,6 @@ from splitbus_runtime.bus import Delivery, MemoryBroker
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
 from splitbus_schemas.ids import model_key
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    return register(tmp_path_factory.mktemp("registry"), "person")
-
-
-@pytest.fixture(scope="module")
-def book(registry: Registry) -> SliceBook:
-    return SliceBook(registry)
 
 
 @pytest.fixture

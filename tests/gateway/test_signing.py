@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.gateway.scripted import SITE, Node, register
+from tests.gateway.scripted import SITE, Node
 from tests.gateway.test_daemon import fetch, until
 
 from splitbus_gateway.config import GatewayConfig
@@ -27,23 +27,6 @@ from splitbus_schemas.ids import model_key
 from splitbus_schemas.signature import SLICE
 
 SIGNED = (topics.PLAN, topics.DECISION, topics.WORK, topics.PEERS, topics.MODEL)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return register(tmp_path / "state", "small")
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
-def daemon(broker: MemoryBroker, registry: Registry, tmp_path: Path) -> Iterator[GatewayDaemon]:
-    config = GatewayConfig(site=SITE, state_dir=tmp_path / "state")
-    with GatewayDaemon(config, broker.connect(), broker.connect(), registry, boot="g1") as running:
-        yield running
 
 
 @pytest.fixture
@@ -81,39 +64,39 @@ def test_a_file_that_is_no_key_of_ours_is_refused_and_kept(tmp_path: Path) -> No
         assert path.read_bytes() == content
 
 
-def at_work(broker: MemoryBroker, registry: Registry) -> str:
+def at_work(hub: MemoryBroker, small: Registry) -> str:
     """A camera and an edge worker; gives the topic of the camera's plan."""
-    record = registry.get("small")
-    cam = Node(broker, "cam1", "device", 200 * record.whole_ms)
-    Node(broker, "edge1", "edge", 10 * record.whole_ms)
+    record = small.get("small")
+    cam = Node(hub, "cam1", "device", 200 * record.whole_ms)
+    Node(hub, "edge1", "edge", 10 * record.whole_ms)
     cam.link("edge1", 500.0, rtt_ms=0.5)
     cam.wants(record.model)
     return topics.PLAN.at(SITE, node="cam1", model=model_key(record.model))
 
 
-def split(broker: MemoryBroker, topic: str) -> bool:
-    found = broker.retained.get(topic)
+def split(hub: MemoryBroker, topic: str) -> bool:
+    found = hub.retained.get(topic)
     return found is not None and not m.Plan.from_json(found.payload).is_local
 
 
 @pytest.mark.usefixtures("daemon")
 def test_everything_that_nodes_are_told_is_signed_and_plain_to_read(
-    broker: MemoryBroker, registry: Registry, public: str
+    hub: MemoryBroker, small: Registry, public: str
 ) -> None:
-    plan = at_work(broker, registry)
-    until(lambda: split(broker, plan))
+    plan = at_work(hub, small)
+    until(lambda: split(hub, plan))
     trust = Trust([public])
-    told = [(topics.parse_topic(topic)[0], delivery) for topic, delivery in dict(broker.retained).items()]
+    told = [(topics.parse_topic(topic)[0], delivery) for topic, delivery in dict(hub.retained).items()]
     for kind, delivery in told:
         if kind in SIGNED:
             body = trust.open(delivery.topic, delivery.payload)
             assert json.loads(delivery.payload) == json.loads(body) | {"signature": delivery.payload[-90:-2].decode()}
     assert {kind.name for kind, _ in told} >= {kind.name for kind in SIGNED}
-    head = m.Plan.from_json(broker.retained[plan].payload).head
+    head = m.Plan.from_json(hub.retained[plan].payload).head
     assert head is not None
     assert head.slice is not None
-    manifest = trust.open(SLICE, bytes(fetch(broker, "edge1", head.slice).data))
-    assert m.SliceManifest.from_json(manifest).model == registry.get("small").model
+    manifest = trust.open(SLICE, bytes(fetch(hub, "edge1", head.slice).data))
+    assert m.SliceManifest.from_json(manifest).model == small.get("small").model
 
 
 def forged(plan: m.Plan, topic: str, *, by: Signer) -> bytes:
@@ -122,28 +105,54 @@ def forged(plan: m.Plan, topic: str, *, by: Signer) -> bytes:
 
 @pytest.mark.parametrize(("by", "counter"), [(Signer(), "unsigned"), (Signer(Ed25519PrivateKey.generate()), "forged")])
 def test_a_forged_plan_is_taken_off_the_bus_and_never_signed(
-    daemon: GatewayDaemon, broker: MemoryBroker, registry: Registry, public: str, by: Signer, counter: str
+    daemon: GatewayDaemon, hub: MemoryBroker, small: Registry, public: str, by: Signer, counter: str
 ) -> None:
-    topic = at_work(broker, registry)
-    until(lambda: split(broker, topic))
-    plan = m.Plan.from_json(broker.retained[topic].payload).model_copy(update={"signature": None})
-    broker.connect().publish(topic, forged(plan, topic, by=by), retain=True)
+    topic = at_work(hub, small)
+    until(lambda: split(hub, topic))
+    plan = m.Plan.from_json(hub.retained[topic].payload).model_copy(update={"signature": None})
+    hub.connect().publish(topic, forged(plan, topic, by=by), retain=True)
     until(lambda: daemon.alerts.counters[counter] == 1)
-    until(lambda: b'"evil"' not in broker.retained[topic].payload)
-    again = m.Plan.from_json(Trust([public]).open(topic, broker.retained[topic].payload))
+    until(lambda: b'"evil"' not in hub.retained[topic].payload)
+    again = m.Plan.from_json(Trust([public]).open(topic, hub.retained[topic].payload))
     assert again.epoch < plan.epoch + 7
 
 
 def test_a_forged_plan_that_was_there_first_is_not_taken_for_an_earlier_gateways(
-    broker: MemoryBroker, registry: Registry, tmp_path: Path, public: str
+    hub: MemoryBroker, small: Registry, tmp_path: Path, public: str
 ) -> None:
-    topic = topics.PLAN.at(SITE, node="cam1", model=model_key(registry.get("small").model))
-    model = registry.get("small").model
+    topic = topics.PLAN.at(SITE, node="cam1", model=model_key(small.get("small").model))
+    model = small.get("small").model
     plan = m.Plan(plan="evil", epoch=9, device="cam1", model=model, name="small", predicted_ms=1.0, reason="x")
-    broker.connect().publish(topic, plan.to_json(), retain=True)
+    hub.connect().publish(topic, plan.to_json(), retain=True)
     config = GatewayConfig(site=SITE, state_dir=tmp_path / "state")
-    with GatewayDaemon(config, broker.connect(), broker.connect(), registry) as running:
-        assert at_work(broker, registry) == topic
-        until(lambda: split(broker, topic))
+    with GatewayDaemon(config, hub.connect(), hub.connect(), small) as running:
+        assert at_work(hub, small) == topic
+        until(lambda: split(hub, topic))
         assert running.alerts.counters["unsigned"] >= 1
-    assert m.Plan.from_json(Trust([public]).open(topic, broker.retained[topic].payload)).plan != "evil"
+    assert m.Plan.from_json(Trust([public]).open(topic, hub.retained[topic].payload)).plan != "evil"
+
+
+class CountingKey:
+    """A key that counts what it signs."""
+
+    def __init__(self) -> None:
+        self.key, self.signed = Ed25519PrivateKey.generate(), 0
+        self.public_key = self.key.public_key
+
+    def sign(self, data: bytes) -> bytes:
+        self.signed += 1
+        return self.key.sign(data)
+
+
+def test_what_is_said_again_is_not_signed_again() -> None:
+    """Orders and peers are looked at every second, and seldom differ."""
+    key = CountingKey()
+    signer = Signer(cast("Ed25519PrivateKey", key))
+    first = signer.seal("a", m.NodeWork())
+    assert [signer.seal("a", m.NodeWork()) for _ in range(3)] == [first] * 3
+    assert key.signed == 1
+    other = signer.seal("a", m.NodeWork(slices=["b" * 64]))
+    assert signer.seal("b", m.NodeWork()) != first
+    assert signer.seal("a", m.NodeWork()) == first
+    assert key.signed == 4
+    assert m.NodeWork.from_json(signer.open("a", other)).slices == ["b" * 64]

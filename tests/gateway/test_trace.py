@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.gateway.given import write_trace
 
-from splitbus_gateway.trace import LEAST_MBIT, Moment, drive, parse_trace, steps, write_trace
+from splitbus_gateway.trace import LEAST_MBIT, Moment, drive, parse_trace, steps
 from splitbus_schemas.errors import ConfigError
 
 HEADER = "seconds,up,down,rtt"

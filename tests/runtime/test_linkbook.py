@@ -85,7 +85,7 @@ def test_a_suspect_is_probed_at_once(pair: Pair) -> None:
 
 
 def test_a_link_that_stays_in_doubt_is_probed_less_and_less(pair: Pair) -> None:
-    """Frames that take the sustained rate and probes that pass in a burst would keep each other in doubt."""
+    """Frames and probes that measure different things keep each other in doubt, and would fill a slow link."""
     sent: list[float] = []
     for tick in range(400):
         now = START + tick / 20
