@@ -111,7 +111,10 @@ _OPTIONS: Final[dict[str, Any]] = {
     ],
     "max_mb_per_day": Annotated[float | None, _wanted("--max-mb-per-day", "The same over a day.", "MB", min=0.0)],
     "fps": Annotated[
-        float | None, _wanted("--fps", "Frames a second, for limits over time and replays.", "N", min=1e-6)
+        float | None,
+        _wanted(
+            "--fps", "Frames a second: ways are to keep up, limits over time to hold, replays to run.", "N", min=1e-6
+        ),
     ],
     "must_run": Annotated[
         list[str] | None, _wanted("--must-run", "A node or tier that takes part; again for more.", "NAME")

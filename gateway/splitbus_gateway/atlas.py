@@ -158,7 +158,8 @@ def draw(problem: Problem, link: Ends, rates: Floats, rtts: Floats) -> Atlas:
 
 def _is_convex(problem: Problem) -> bool:
     objective = problem.objective
-    return not objective.interval and (problem.limits.deadline_ms is None or objective == Objective())
+    in_time = problem.limits.deadline_ms is None or objective == Objective()
+    return in_time and not objective.interval and problem.every_ms is None
 
 
 def _best(problem: Problem) -> Split | None:

@@ -16,6 +16,13 @@ from splitbus_gateway.privacy import blocks, kept, may_show, off_device, off_sit
 from splitbus_gateway.problem import Floats, Limits, NodeFacts, Problem
 from splitbus_gateway.ways import Route, Term
 
+HEADROOM: Final = 0.9
+"""So much of the time between frames may the busiest stage of a way take that is to be chosen; what runs may take all
+of it, so that a way at the border is not left and taken again."""
+
+STAGES: Final = ("first_stages", "middle_stage", "last_stages")
+"""The terms whose largest is a way's interval."""
+
 _EPSILON = 1e-9
 _KB_PER_MBIT = 1e3 / 8
 _SECONDS_A_DAY = 86400
@@ -53,6 +60,14 @@ class Bound:
 def bounds_of(problem: Problem) -> list[Bound]:
     """All limits that bound a term; none for those that are not set, or cannot be judged."""
     return [*_figures(problem), *_floors(problem), *_rates(problem), *_device(problem)]
+
+
+def keeping_up(problem: Problem, share: float = HEADROOM) -> list[Bound]:
+    """What ways must keep to so as not to fall behind the frames; apart from the limits, for it is no order."""
+    if problem.every_ms is None:
+        return []
+    asked, most = f"keeping up with {1e3 / problem.every_ms:.3g} frames a second", share * problem.every_ms
+    return [Bound("every_ms", term, most, asked, "the busiest stage takes {:.1f} ms") for term in STAGES]
 
 
 def _figures(problem: Problem) -> Iterator[Bound]:
@@ -184,8 +199,10 @@ def unmet(problem: Problem, priced: Priced) -> dict[str, str]:
         "off_site": off_site(problem, split),
         "device_blocks": own + (codings.cuts[0] != 0),
         "worker_blocks": blocks(problem) - own,
+        **dict.fromkeys(STAGES, priced.interval_ms),
     }
-    broken = {bound.limit: bound.asked for bound in bounds_of(problem) if not bound.allows(values[bound.term])}
+    bounds = [*bounds_of(problem), *keeping_up(problem, 1.0)]
+    broken = {bound.limit: bound.asked for bound in bounds if not bound.allows(values[bound.term])}
     absent = lacking(problem, split.nodes)
     if absent:
         broken["must_run"] = order_to_run(absent[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Final
 
 import numpy as np
 
@@ -22,6 +23,9 @@ behind which its retained status still says `ready`."""
 
 _MAX_BUSY = 0.98
 """The queue of a server that is busier than that grows without end; the plan only has to avoid it."""
+
+WAITS: Final = (0.8, 1.2)
+"""Frames under way, on average, of a program that asks for one after the other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +93,8 @@ def build_problem(
         links={pair: facts for pair in pairs if (facts := world.links.facts(*pair, now))},
         limits=limits,
         objective=objective or Objective(),
-        frames_per_s=_frames_per_s(stream),
+        frames_per_s=stream.offered,
+        every_ms=_every_ms(stream),
         memory_mb=model.memory_mb,
         tensors=model.tensors,
         pin=_pinned(stream.pin),
@@ -97,10 +102,20 @@ def build_problem(
     )
 
 
-def _frames_per_s(stream: StreamView) -> float | None:
-    """How often frames came of late; None while none did."""
+def _every_ms(stream: StreamView) -> float | None:
+    """How far apart frames come that do not wait for answers; None while there are none, or they seem to.
+
+    A program that asks, waits and asks again has one frame under way at any time: what it would ask of a faster way is
+    not known. Frames that were dropped, idle time between frames, and more than one under way (Little 1961) say that
+    a clock of its own makes it ask.
+    """
     stats = stream.stats
-    return stats.frames / stats.period_s if stats and stats.frames else None
+    if not stream.offered or stats is None or stats.p50_ms is None:
+        return None
+    under_way = stats.frames / stats.period_s * stats.p50_ms / 1e3
+    if not stream.dropping and WAITS[0] < under_way < WAITS[1]:
+        return None
+    return 1e3 / stream.offered
 
 
 def _absent(view: NodeView, now: float) -> str | None:
@@ -117,7 +132,7 @@ def _device_facts(world: World, view: NodeView, model: ModelFacts, now: float) -
     facts = _node_facts(view, model, StreamView(), pace)
     if facts.elapsed_ms is not None and profile is not None:
         facts.elapsed_ms[-1] = local_ms(profile) * pace
-    return replace(facts, tier="device", wait_ms=0.0)
+    return replace(facts, tier="device", wait_ms=0.0, lanes=1)
 
 
 def local_ms(profile: m.NodeProfile) -> float:
@@ -137,6 +152,7 @@ def _node_facts(view: NodeView, model: ModelFacts, stream: StreamView, pace: flo
         wait_ms=0.0 if elapsed is None else wait_ms(view, float(elapsed[-1]), own_share(view, stream)),
         codecs=frozenset(caps.codecs if caps else model.codings.codecs),
         max_packet_bytes=min(MAX_PACKET_BYTES, MAX_PARTS * _part_bytes(caps)) if caps else MAX_PACKET_BYTES,
+        lanes=max(1, view.stats.concurrency if view.stats else 1),
     )
 
 

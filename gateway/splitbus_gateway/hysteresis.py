@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from splitbus_gateway.pricing import Priced
 from splitbus_gateway.problem import Objective
+
+GAP_S: Final = 2.0
+"""Two looks that are further apart say nothing of the time between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +18,9 @@ class Settings:
 
     A change that undoes the last one waits `dwell_s` doubled for every such turn, up to `max_dwell_s`; `dwell_s` itself
     when the gain is as sharp. What it costs to load slices must be gained back within `payback_s`.
+
+    A smaller gain, of `settled` times the least or more, is taken once it has stayed: after `settle_s` if it nearly is
+    the least, later if it is smaller, for what is lost by waiting adds up (a cumulative sum, Page 1954).
     """
 
     min_gain: float = 0.10
@@ -22,15 +29,23 @@ class Settings:
     max_dwell_s: float = 60.0
     sharp: float = 1.5
     payback_s: float = 30.0
+    settled: float = 0.3
+    settle_s: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The last change: when, what the plan cost then, and how many changes in a row undid the one before."""
+    """The last change: when, what the plan cost then, and how many changes in a row undid the one before.
+
+    `leaning` is what has added up since for better ways, in seconds of the least gain; `weighed_at` is when they were
+    looked at last, infinite for never.
+    """
 
     switched_at: float
     price_then: float
     turns: int = 0
+    leaning: float = 0.0
+    weighed_at: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,18 @@ class Verdict:
 
     switch: bool
     why: str
+
+
+def lean(
+    history: History, current: Priced, best: Priced, now: float, settings: Settings, objective: Objective
+) -> History:
+    """The history after one more look at a way that may be better: what speaks for it adds up, the rest takes off."""
+    gain = current.score(objective) - best.score(objective)
+    least = _least(current, settings, objective)
+    sure = gain > max(_noise(current, best, objective), 0.0)
+    speaks = (min(gain / least, 1.0) if least else 1.0) - settings.settled if sure else settings.settled - 1.0
+    passed = max(0.0, min(now - history.weighed_at, GAP_S))
+    return replace(history, leaning=max(0.0, history.leaning + speaks * passed), weighed_at=now)
 
 
 def should_switch(
@@ -61,8 +88,9 @@ def should_switch(
         return Verdict(switch=False, why="the running plan is the best")
     costs, best_costs, unit = current.score(objective), best.score(objective), _unit(objective)
     gain = costs - best_costs
-    sure_ms = max(settings.min_gain_ms, best.noise_ms, current.noise_ms)
-    needed = max(settings.min_gain * costs, sure_ms * objective.latency)
+    least = _least(current, settings, objective)
+    stays = history.leaning >= settings.settle_s * (1 - settings.settled)
+    needed = max(settings.settled * least if stays else least, _noise(current, best, objective))
     if gain <= needed and not breach:
         return Verdict(switch=False, why=f"{best.split} would gain {gain:.1f}{unit}, a change needs {needed:.1f}{unit}")
     if costs > settings.sharp * history.price_then:
@@ -75,6 +103,14 @@ def should_switch(
     if waited < dwell:
         return Verdict(switch=False, why=f"{best.split} would gain {gain:.1f}{unit}, changed {waited:.1f} s ago")
     return Verdict(switch=True, why=breach or f"{best.split} gains {gain:.1f}{unit}")
+
+
+def _least(current: Priced, settings: Settings, objective: Objective) -> float:
+    return max(settings.min_gain * current.score(objective), settings.min_gain_ms * objective.latency)
+
+
+def _noise(current: Priced, best: Priced, objective: Objective) -> float:
+    return max(current.noise_ms, best.noise_ms) * objective.latency
 
 
 def pays(gain: float, cost_ms: float, frames_per_s: float | None, settings: Settings) -> bool:

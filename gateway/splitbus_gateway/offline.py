@@ -108,7 +108,9 @@ def _caps(given: GivenNode) -> m.NodeCaps:
 def ask(world: World, model: ModelFacts, device: str, demands: Demands, now: float = 0.0) -> Problem:
     """What the planner is asked about a device of that world."""
     problem = build_problem(world, model, device, now, demands.limits, {})
-    return replace(problem, objective=demands.objective, frames_per_s=demands.frames_per_s or problem.frames_per_s)
+    if demands.frames_per_s:
+        problem = replace(problem, frames_per_s=demands.frames_per_s, every_ms=1e3 / demands.frames_per_s)
+    return replace(problem, objective=demands.objective)
 
 
 def device_of(nodes: Sequence[GivenNode]) -> str:

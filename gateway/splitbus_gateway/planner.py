@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from splitbus_gateway.blame import unsatisfiable
-from splitbus_gateway.constraints import Bound, bounds_of, unmet, waived
+from splitbus_gateway.constraints import Bound, bounds_of, keeping_up, unmet, waived
 from splitbus_gateway.pricing import Priced, node_facts, price
 from splitbus_gateway.problem import OBJECTIVES, Objective, Pinned, Problem, Split
 from splitbus_gateway.search import pick, search, weights_of
@@ -89,7 +89,7 @@ def _priced(problem: Problem, splits: Iterable[Split]) -> list[Priced]:
 
 
 def _free(problem: Problem, *, hard_deadline: bool = False) -> Choice | None:
-    for weights, bounds in _attempts(problem.objective, bounds_of(problem), hard_deadline=hard_deadline):
+    for weights, bounds in _attempts(problem, hard_deadline=hard_deadline):
         found, considered = search(problem, weights, bounds)
         best = pick(found)
         if best is not None:
@@ -99,15 +99,15 @@ def _free(problem: Problem, *, hard_deadline: bool = False) -> Choice | None:
     return None
 
 
-def _attempts(
-    objective: Objective, bounds: list[Bound], *, hard_deadline: bool
-) -> Iterator[tuple[Mapping[str, float], list[Bound]]]:
+def _attempts(problem: Problem, *, hard_deadline: bool) -> Iterator[tuple[Mapping[str, float], list[Bound]]]:
     """What to minimise within which bounds; the next when there is no way at all."""
+    objective, bounds, quick = problem.objective, bounds_of(problem), keeping_up(problem)
     weights, timeless = weights_of(objective), [bound for bound in bounds if bound.limit != "deadline_ms"]
-    if hard_deadline or (objective != OBJECTIVES["latency"] and timeless != bounds):
-        yield weights, bounds
-    if not hard_deadline:
-        yield (weights if timeless == bounds else FASTEST), timeless
+    for extra in (quick, []) if quick else ([],):
+        if hard_deadline or (objective != OBJECTIVES["latency"] and timeless != bounds):
+            yield weights, bounds + extra
+        if not hard_deadline:
+            yield (weights if timeless == bounds else FASTEST), timeless + extra
 
 
 def _pinned(problem: Problem, pin: Pinned) -> Choice:

@@ -84,7 +84,7 @@ def price(problem: Problem, split: Split) -> Priced:
         sum(step.ms for step in steps),
         tuple(steps),
         noise,
-        interval_ms=max((*computed.values(), *busy.values()), default=0.0),
+        interval_ms=max((*(computed[node.node] / node.lanes for node in nodes), *busy.values())),
         bytes=sum(sent) + answer,
         up_bytes=sent[0] if sent else 0.0,
         down_bytes=answer,

@@ -68,7 +68,7 @@ class NodeFacts:
     """A node as the planner sees it.
 
     `elapsed_ms` is the time from the input to each of the problem's cuts (0 first); None without a profile.
-    `wait_ms` is how long a job is expected to queue there behind others.
+    `wait_ms` is how long a job is expected to queue there behind others; `lanes` is how many it runs at once.
     """
 
     node: str
@@ -77,6 +77,7 @@ class NodeFacts:
     wait_ms: float = 0.0
     codecs: frozenset[str] = frozenset()
     max_packet_bytes: int = MAX_PACKET_BYTES
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,9 @@ class Problem:
     objective: Objective = Objective()
     frames_per_s: float | None = None
     """How often a frame comes; None when it is not known, and then no limit on bytes over time is judged."""
+    every_ms: float | None = None
+    """Frames come so far apart, whatever their answers take: a way whose busiest stage takes longer falls behind, and
+    is taken only when all do. None when frames may wait for each other, or it is not known."""
     memory_mb: Floats | None = None
     """What the device's slice up to each of the cuts takes in memory; None when it is not known."""
     tensors: Mapping[int, tuple[str, ...]] = field(default_factory=dict)

@@ -108,7 +108,7 @@ def replay(
     if count > MAX_FRAMES:
         raise ConfigError(f"{count} frames are more than {MAX_FRAMES}: take a part of the trace, or fewer frames")
     at = trace.begin + np.arange(count) / fps
-    scene = _Scene(problem, link, trace)
+    scene = _Scene(replace(problem, every_ms=None), link, trace)
     moments = [trace.at(float(second)) for second in at]
     ours, changes = _rehearse(scene, world, model, settings, at, progress)
     courses = [

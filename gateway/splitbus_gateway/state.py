@@ -23,6 +23,12 @@ StreamKey: TypeAlias = tuple[str, str]
 MAX_QUEUED: Final = 1_000_000
 """Workers refuse long before."""
 
+DROPPED: Final = "dropped"
+"""The counter of frames whose places newer ones took."""
+
+OFFER_WEIGHT: Final = 0.5
+"""Of the newest report in how often frames come: a second holds few, one more or less is a tenth."""
+
 _BYTES_WEIGHT: Final = 0.2
 
 
@@ -84,6 +90,10 @@ class StreamView:
     pin: m.Pin | None = None
     pin_session: int = 0
     """The connection on which the pin was heard last."""
+    offered: float | None = None
+    """Frames a second that came of late, those that were dropped too, smoothed; None while none did."""
+    dropping: bool = False
+    """Whether newer frames took the places of some in the last period."""
     measured: dict[tuple[int, str], float] = field(default_factory=dict)
     """Coded bytes at each (cut, codec) that has run, smoothed."""
 
@@ -227,12 +237,24 @@ def _take_stream(world: World, fields: dict[str, str], stats: m.StreamStats, _: 
     if any(size > MAX_PACKET_BYTES for size in stats.cut_bytes):
         raise DecodeError(f"stream of {stats.node} reports a cut of {max(stats.cut_bytes)} bytes, no packet holds that")
     view = _stream(world, fields)
+    _note_offer(view, stats)
     view.stats = stats
     if view.plan is None or (view.plan.plan, view.plan.epoch) != (stats.plan, stats.epoch) or not stats.frames:
         return
     for cut, size in zip(view.plan.cuts, stats.cut_bytes, strict=False):
         before = view.measured.get((cut.index, cut.codec), float(size))
         view.measured[cut.index, cut.codec] = before + _BYTES_WEIGHT * (size - before)
+
+
+def _note_offer(view: StreamView, stats: m.StreamStats) -> None:
+    """How many frames came, answered or not, since the report before."""
+    before = view.stats.counters if view.stats and view.stats.boot == stats.boot else stats.counters
+    dropped = max(0, stats.counters.get(DROPPED, 0) - before.get(DROPPED, 0))
+    view.dropping, came = dropped > 0, (stats.frames + dropped) / stats.period_s
+    if came:
+        view.offered = came if view.offered is None else view.offered + OFFER_WEIGHT * (came - view.offered)
+    else:
+        view.offered = None
 
 
 def _ignore(_: World, __: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from splitbus_gateway.doubts import Doubts
 from splitbus_gateway.drafts import Slicer, draft, split_of
 from splitbus_gateway.epochs import Epochs
 from splitbus_gateway.facts import ModelFacts, build_problem
-from splitbus_gateway.hysteresis import History, pays, should_switch
+from splitbus_gateway.hysteresis import History, lean, pays, should_switch
 from splitbus_gateway.hysteresis import Settings as Hysteresis
 from splitbus_gateway.planner import Choice, alternates, plan_anyway
 from splitbus_gateway.pricing import Priced, price
@@ -202,11 +202,10 @@ class Stream:
             return _Goal(best, reasons.first_plan(choice)), ""
         if facts.problem.pin is not None and facts.current is not None:
             return None, "the pin cannot be followed, the plan stays"
-        breach = self._breach(facts, choice)
-        verdict = should_switch(
-            facts.current, best, facts.now, self._history, self._settings.hysteresis, facts.problem.objective,
-            breach=breach,
-        )  # fmt: skip
+        breach, objective, hysteresis = self._breach(facts, choice), facts.problem.objective, self._settings.hysteresis
+        if facts.current is not None:
+            self._history = lean(self._history, facts.current, best, facts.now, hysteresis, objective)
+        verdict = should_switch(facts.current, best, facts.now, self._history, hysteresis, objective, breach=breach)
         if not verdict.switch:
             return self._stand_in(facts), verdict.why
         why = reasons.changed(running.problem, facts.everything, running.split, best, breach)

@@ -225,10 +225,9 @@ def measure(problem: Problem, rows: Rows, nodes: tuple[str, ...]) -> Route:
     hops = list(pairwise(facts))
     legs = tuple(rows[_carried(problem, rows, *hop)] for hop in hops)
     links = [measured_link(problem, a.node, b.node) for a, b in hops]
-    terms = _sums(problem, facts, links, legs) | _positions(problem, facts, legs)
-    return Route(
-        nodes, tuple(node.tier for node in facts), legs, terms, *_stages(problem, facts, links, legs)
-    )  # fmt: skip
+    floors, between = _stages(problem, facts, links, legs)
+    terms = _sums(problem, facts, links, legs) | _positions(problem, facts, legs) | _slowest(legs, floors, between)
+    return Route(nodes, tuple(node.tier for node in facts), legs, terms, floors, between)
 
 
 def _carried(problem: Problem, rows: Rows, sender: NodeFacts, receiver: NodeFacts) -> Flags:
@@ -311,7 +310,22 @@ def _stages(
     ]
     floors = [rows.size * wire_ms(link, 1.0) for rows, link in zip(legs, links, strict=True)]
     floors[0] = np.maximum(floors[0], encode[0])
-    floors[-1] = np.maximum(floors[-1], decode[-1] + float(elapsed(facts[-1])[-1]))
+    floors[-1] = np.maximum(floors[-1], (decode[-1] + float(elapsed(facts[-1])[-1])) / facts[-1].lanes)
     answer = wire_ms(measured_link(problem, facts[0].node, facts[-1].node), problem.answer_bytes, down=True)
     floors[0] = np.maximum(floors[0], answer)
-    return tuple(floors), Term(0.0, (decode[0], encode[1])) if len(legs) == 2 else None
+    middle = Term(0.0, (decode[0], encode[1])).times(1 / facts[1].lanes) if len(legs) == 2 else None
+    return tuple(floors), middle
+
+
+def _slowest(legs: tuple[Rows, ...], floors: tuple[Floats, ...], between: Term | None) -> dict[str, Term]:
+    """The interval is the largest of these three, and each is a sum over legs."""
+    nothing = Term(0.0, tuple(np.zeros(rows.at.size) for rows in legs))
+    if len(legs) < 2:
+        only = Term(0.0, floors) if legs else between or nothing
+        return {"first_stages": only, "middle_stage": nothing, "last_stages": nothing}
+    (first, last), (none, nil) = floors, nothing.legs
+    return {
+        "first_stages": Term(0.0, (first, nil)),
+        "middle_stage": between or nothing,
+        "last_stages": Term(0.0, (none, last)),
+    }

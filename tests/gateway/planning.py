@@ -67,7 +67,7 @@ def every_way(problem: Problem, *, hard_deadline: bool = False) -> Iterator[Pric
             way = price(free, split)
         except UnsatisfiableError:
             continue
-        if not broken(problem, way) - (set() if hard_deadline else {"deadline_ms"}):
+        if not broken(problem, way) - ({"every_ms"} if hard_deadline else {"every_ms", "deadline_ms"}):
             yield way
 
 
@@ -84,7 +84,7 @@ def every_split(problem: Problem) -> Iterator[Split]:
 
 
 def broken(problem: Problem, way: Priced) -> set[str]:
-    """The limits that a way breaks, worked out plainly."""
+    """The limits that a way breaks, worked out plainly; and whether it falls behind the frames."""
     limits, split, cuts = problem.limits, way.split, problem.codings.cuts
     last = len(cuts) - 1
     cells = [(cuts.index(cut.index), problem.codings.codecs.index(cut.codec)) for cut in split.cuts]
@@ -115,6 +115,7 @@ def broken(problem: Problem, way: Priced) -> set[str]:
         "max_mb_per_day": (
             limits.max_mb_per_day is not None and kilobytes / 1e3 * frames * 86400 > limits.max_mb_per_day + 1e-6
         ),
+        "every_ms": problem.every_ms is not None and way.interval_ms > problem.every_ms + 1e-9,
         "must_run": not limits.must_run <= runs,
         "must_not_run": bool(limits.must_not_run & runs),
     }
@@ -162,7 +163,8 @@ def problems(draw: st.DrawFn) -> Problem:
         elapsed = None if draw(st.integers(0, 9)) == 9 and tier != "device" else np.cumsum([0.0, *blocks])
         limit = draw(st.sampled_from([10**6, 10**6, 10**4]))
         known = frozenset(draw(st.sets(st.sampled_from(names)))) if draw(st.integers(0, 4)) == 4 else frozenset(names)
-        return NodeFacts(name, tier, elapsed, draw(milliseconds), known, limit)
+        lanes = 1 if tier == "device" else draw(st.sampled_from([1, 1, 2]))
+        return NodeFacts(name, tier, elapsed, draw(milliseconds), known, limit, lanes)
 
     def link() -> LinkFacts:
         rate = st.floats(0.1, 1000)
@@ -228,6 +230,7 @@ def limited_problems(draw: st.DrawFn, share: int = 1) -> Problem:
         limits=limits,
         objective=draw(objectives),
         frames_per_s=some(st.sampled_from([1.0, 10.0, 30.0]), 5.0),
+        every_ms=some(st.sampled_from([5.0, 20.0, 100.0])),
         memory_mb=np.cumsum([0.0, *draw(st.lists(st.floats(0, 5), min_size=count, max_size=count))]),
         tensors=tensors,
     )

@@ -100,6 +100,7 @@ def test_demands_are_part_of_the_question() -> None:
     kept = Demands(limits=Limits(keep_on_device=1), objective=OBJECTIVES["bytes"], frames_per_s=5.0)
     asked = question(kept)
     assert (asked.objective, asked.frames_per_s, asked.limits.keep_on_device) == (OBJECTIVES["bytes"], 5.0, 1)
+    assert asked.every_ms == 200.0
     assert plan(asked).best.split == Split(("device",))
 
 

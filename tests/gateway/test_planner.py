@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.gateway.planning import broken, codings, every_way, limited_problems, node, problems, shape, three_tiers
 
-from splitbus_gateway.hysteresis import History, Settings, should_switch
+from splitbus_gateway.constraints import HEADROOM, unmet
+from splitbus_gateway.hysteresis import History, Settings, lean, should_switch
 from splitbus_gateway.links import Links
 from splitbus_gateway.planner import Choice, alternates, plan, plan_anyway
 from splitbus_gateway.pricing import Priced, price
@@ -93,6 +94,38 @@ def test_what_is_missing_is_named_and_no_candidate() -> None:
     assert set(choice.best.split.nodes) <= {"cam1", "edge1", "cloud1"}
 
 
+def test_a_way_that_falls_behind_the_frames_is_taken_only_when_all_do() -> None:
+    # 25 kB take 25 ms at 8 Mbit/s to the edge, 20 ms at 10 Mbit/s to the cloud, which is 10 ms further away
+    links = {**three_tiers().links, ("cam1", "edge1"): LinkFacts(2.0, 8.0, 80.0)}
+    free = plan(three_tiers(links=links)).best
+    assert (free.split.nodes, round(free.interval_ms)) == (("cam1", "edge1"), 25)
+    slower = plan(three_tiers(links=links, every_ms=24.0))
+    assert (slower.best.split.nodes, round(slower.best.interval_ms)) == (("cam1", "cloud1"), 20)
+    assert slower.best.ms > free.ms
+    assert slower.unmet == ()
+    too_fast = plan(three_tiers(links=links, every_ms=10.0))
+    assert too_fast.best == free
+    assert too_fast.unmet == ("keeping up with 100 frames a second",)
+
+
+def test_what_runs_may_take_all_of_the_time_between_frames_and_what_is_chosen_some_less() -> None:
+    links = {**three_tiers().links, ("cam1", "edge1"): LinkFacts(2.0, 8.0, 80.0)}
+    free = plan(three_tiers(links=links)).best
+    assert unmet(three_tiers(links=links, every_ms=25.1), free) == {}
+    assert list(unmet(three_tiers(links=links, every_ms=24.9), free)) == ["every_ms"]
+    assert plan(three_tiers(links=links, every_ms=25.1)).best.split != free.split
+
+
+def test_a_worker_that_runs_two_frames_at_once_keeps_up_with_twice_as_many() -> None:
+    def asked(lanes: int) -> Choice:
+        workers = (replace(three_tiers().workers[0], lanes=lanes),)
+        pin = Pinned((Cut(0, "raw"),))
+        return plan(three_tiers(workers=workers, pin=pin, links={("cam1", "edge1"): LinkFacts(1.0, 1e5, 1e5)}))
+
+    assert asked(2).best.interval_ms == pytest.approx(asked(1).best.interval_ms / 2)
+    assert asked(2).best.ms == asked(1).best.ms
+
+
 def test_a_device_without_profile_has_no_plan() -> None:
     with pytest.raises(UnsatisfiableError, match="cam1 has no profile yet"):
         plan(three_tiers(device=node("cam1", "device", None)))
@@ -169,29 +202,42 @@ def test_all_at_once_equals_one_by_one(problem: Problem) -> None:
 @given(problem=limited_problems(), hard=st.booleans())
 @settings(max_examples=400, deadline=None)
 def test_every_objective_and_limit_equals_one_by_one(problem: Problem, *, hard: bool) -> None:
-    goal = problem.objective
-    ways = list(every_way(problem, hard_deadline=True))
-    late = [] if hard else list(every_way(problem))
-    if not ways and not late:
+    goal, ways = problem.objective, candidates(problem, hard=hard)
+    if not ways:
         with pytest.raises(UnsatisfiableError):
             plan(problem, hard_deadline=hard)
         return
     choice = plan(problem, hard_deadline=hard)
-    if ways:
-        assert choice.in_time
-        assert choice.best.score(goal) == pytest.approx(min(way.score(goal) for way in ways), rel=1e-8, abs=1e-8)
-        level = [way.ms for way in ways if way.score(goal) <= choice.best.score(goal) + 1e-10]
-        assert choice.best.ms <= min(level) + 1e-6
+    in_time = problem.limits.deadline_ms is None or choice.best.ms <= problem.limits.deadline_ms + 1e-9
+    if not in_time:
+        goal = OBJECTIVES["latency"]
+    assert choice.in_time is in_time
+    assert choice.best.score(goal) == pytest.approx(min(way.score(goal) for way in ways), rel=1e-8, abs=1e-8)
+    level = [way.ms for way in ways if way.score(goal) <= choice.best.score(goal) + 1e-10]
+    assert choice.best.ms <= min(level) + 1e-6
+    assert choice.considered == len(ways)
+    others = [way.score(goal) for way in ways if shape(problem, way.split) != shape(problem, choice.best.split)]
+    assert (choice.runner_up is None) == (not others)
+    if choice.runner_up:
+        assert choice.runner_up.score(goal) == pytest.approx(min(others), rel=1e-8, abs=1e-8)
+    late = () if in_time else (f"deadline {problem.limits.deadline_ms:g} ms",)
+    behind = problem.every_ms is not None and choice.best.interval_ms > problem.every_ms
+    slow = (f"keeping up with {1e3 / (problem.every_ms or 1):.3g} frames a second",) if behind else ()
+    assert choice.unmet == late + slow
+
+
+def candidates(problem: Problem, *, hard: bool) -> list[Priced]:
+    """The ways among which the best is looked for: in time, and keeping up, if any is."""
+    in_time, allowed = (list(every_way(problem, hard_deadline=deadline)) for deadline in (True, False))
+    if hard:
+        asked = [in_time]
+    elif problem.objective == OBJECTIVES["latency"] or problem.limits.deadline_ms is None:
+        asked = [allowed]
     else:
-        assert not choice.in_time
-        assert choice.best.ms == pytest.approx(min(way.ms for way in late), rel=1e-8, abs=1e-8)
-    if ways and (hard or goal != OBJECTIVES["latency"]):
-        assert choice.considered == len(ways)
-        others = [way.score(goal) for way in ways if shape(problem, way.split) != shape(problem, choice.best.split)]
-        assert (choice.runner_up is None) == (not others)
-        if choice.runner_up:
-            assert choice.runner_up.score(goal) == pytest.approx(min(others), rel=1e-8, abs=1e-8)
-    assert choice.unmet == (() if choice.in_time else (f"deadline {problem.limits.deadline_ms:g} ms",))
+        asked = [in_time, allowed]
+    every_ms = problem.every_ms or float("inf")
+    quick = [[way for way in ways if way.interval_ms <= HEADROOM * every_ms + 1e-9] for ways in asked]
+    return next((ways for ways in (*quick, *asked) if ways), [])
 
 
 @given(limited_problems())
@@ -328,6 +374,7 @@ def run_link(rates: Iterator[float] | list[float], rate_hz: float = 1.0) -> list
         pairs = [("cam1", "edge1"), ("cam1", "cloud1"), ("edge1", "cloud1")]
         problem = three_tiers(links={pair: facts for pair in pairs if (facts := links.facts(*pair, now))})
         choice, running = plan(problem), price(problem, current)
+        history = lean(history, running, choice.best, now, Settings(), Objective())
         if should_switch(running, choice.best, now, history, Settings()).switch:
             current = choice.best.split
             history = History(now, choice.best.ms)

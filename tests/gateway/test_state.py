@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from splitbus_gateway.facts import ModelFacts, build_problem, wait_ms
 from splitbus_gateway.links import HALF_LIFE_S, Links
-from splitbus_gateway.problem import Codings, Limits
+from splitbus_gateway.problem import Codings, Limits, Problem
 from splitbus_gateway.state import WATCHED, NodeView, World
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
@@ -194,6 +194,40 @@ def test_frames_of_the_running_plan_correct_the_sizes() -> None:
     )
     again = build_problem(world, model(), "cam1", 0.0, Limits(), {}).codings.coded_bytes
     assert again.tolist() == sizes.tolist()
+
+
+def offer(world: World, frames: int, p50_ms: float | None, dropped: int, boot: str = "b1") -> Problem:
+    """The question after a second of the camera's frames; `dropped` counts since its start."""
+    stats = m.StreamStats(
+        node="cam1", boot=boot, model=MODEL, plan="p1", epoch=1, period_s=1.0, frames=frames, p50_ms=p50_ms,
+        counters={"dropped": dropped},
+    )  # fmt: skip
+    tell(world, at(topics.STREAM, node="cam1", model=KEY), stats)
+    return build_problem(world, model(), "cam1", 0.0, Limits(), {})
+
+
+@pytest.mark.parametrize(
+    ("frames", "p50_ms", "every_ms"),
+    [
+        (10, 40.0, 100.0),  # idle six tenths of the time: a clock makes it ask
+        (10, 250.0, 100.0),  # two and a half frames under way
+        (10, 100.0, None),  # one after the other: a faster way would be asked more often
+        (0, None, None),
+    ],
+)
+def test_frames_that_a_clock_asks_for_come_so_far_apart(
+    frames: int, p50_ms: float | None, every_ms: float | None
+) -> None:
+    problem = offer(settled_world(), frames, p50_ms, 0)
+    assert (problem.every_ms, problem.frames_per_s) == (every_ms, frames or None)
+
+
+def test_frames_that_were_dropped_came_too() -> None:
+    world = settled_world()
+    assert offer(world, 10, 100.0, 7).every_ms is None, "what was dropped before is not of this second"
+    problem = offer(world, 6, 166.0, 11)
+    assert (problem.frames_per_s, problem.every_ms) == (10.0, 100.0)
+    assert offer(world, 4, 100.0, 0, boot="b2").frames_per_s == 7.0, "a new boot counts from zero; half the weight"
 
 
 def test_jobs_of_others_make_a_job_wait_its_own_do_not() -> None:
