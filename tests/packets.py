@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
 
+from splitbus_runtime.hpke import Secret
 from splitbus_schemas import messages as m
 from splitbus_schemas.ids import sha256
 from splitbus_schemas.packet import Array, pack_tensor
@@ -19,9 +22,13 @@ from splitbus_schemas.packet_types import (
     Probe,
     Refusal,
     Result,
+    Seal,
+    Sealed,
     Spent,
     Tensor,
 )
+from splitbus_schemas.seal_keys import key_id, write_public
+from splitbus_schemas.sealed import seal_packet, session_info
 
 MODEL: Final = sha256(b"model")
 HEAD, MIDDLE, TAIL = (sha256(name) for name in (b"head", b"middle", b"tail"))
@@ -89,6 +96,25 @@ CORNERS: Final = (
     pack_tensor("Schlüssel/层", ramp("int16", (3,)), "raw"),
     pack_tensor("", ramp("bool", (3,)), "raw"),
 )
+SEAL_SECRETS: Final = {"cam1": Secret.of(bytes([1]) * 32), "edge1": Secret.of(bytes([2]) * 32)}
+SEAL_SHARE: Final = Secret.of(bytes([3]) * 32)
+"""A sender that makes a new one for each session gives other bytes each time; golden vectors must not."""
+
+
+def sealed(packet: Job | Result, sender: str, receiver: str, era: str, number: int = 5) -> Sealed:
+    """The packet, sealed with keys that everybody may read here."""
+    info = session_info("home", sender, receiver, era)
+    share, context = SEAL_SECRETS[sender].send_to(SEAL_SECRETS[receiver].public, info, SEAL_SHARE)
+    seal = Seal(sender, key_id(SEAL_SECRETS[sender].public), era, share, number)
+    return seal_packet(packet, seal, partial(context.seal, number))
+
+
+SEALED_JOB: Final = replace(
+    job((pack_tensor("x", ramp("float32", (1, 2, 2, 3)), "raw"),)), answer=key_id(SEAL_SECRETS["cam1"].public)
+)
+SEALED_RESULT: Final = Result(
+    FRAME, "p12", 12, 1, (pack_tensor("logits", ramp("float32", (1, 4)), "raw", final=True),), SPENT
+)
 PACKETS: Final[dict[str, Packet]] = {
     "job": job((pack_tensor("x", ramp("float32", (1, 2, 2, 3)), "raw"),)),
     "job-zstd": job(activation(600, "zstd")),
@@ -104,6 +130,8 @@ PACKETS: Final[dict[str, Packet]] = {
     "job-corners": job(CORNERS, spent=(), route=tuple(Hop(f"n{i}", MIDDLE, "zstd") for i in range(8))),
     "result": Result(FRAME, "p12", 12, 1, (pack_tensor("logits", ramp("float32", (1, 4)), "raw", final=True),), SPENT),
     "result-empty": Result(FrameId("c", "0", 0), "p", 0, 0, ()),
+    "sealed-job": sealed(SEALED_JOB, "cam1", "edge1", "0123456789abcdef"),
+    "sealed-result": sealed(SEALED_RESULT, "edge1", "cam1", FRAME.boot),
     "refusal": Refusal(FRAME, "p12", 12, 0, "edge1", "slice", f"slice {MIDDLE[:12]} is not loaded here", SPENT[:1]),
     "probe": Probe(7, "cam1", REPLY_TO, 16384, pad=b"splitbus"),
     "probe-train": Probe(8, "cam1", REPLY_TO, 0, pad=bytes(range(256)) * 36),
@@ -111,6 +139,8 @@ PACKETS: Final[dict[str, Packet]] = {
     "blob": BlobPiece(WEIGHT, 65536, 131072, b"weights"),
     "blob-missing": BlobPiece(WEIGHT, 0, 0, detail="no blob of that hash is stored here"),
 }
+
+PUBLIC_KEYS: Final = tuple(write_public(bytes([number]) * 32) for number in (1, 2, 3))
 
 PARTS: Final[dict[str, tuple[str, int, bool]]] = {"chunks": ("job", 200, False), "train": ("probe-train", 4096, True)}
 """Packet, largest payload, whether as a train."""
@@ -141,6 +171,10 @@ LOCAL: Final = m.Candidate(label="all on cam1", cuts=[], nodes=["cam1"], predict
 MESSAGES: Final[dict[str, m.Message]] = {
     "status": m.NodeStatus(
         state="ready", node="edge1", boot="b7f2", tier="edge", software="splitbus 0.1.0", since="2026-02-03T09:30:00Z"
+    ),
+    "status-sealed": m.NodeStatus(
+        state="ready", node="edge1", boot="b7f2", tier="edge",
+        seal=m.SealState(key="5ef0b1c2d3a49687", era="0123456789abcdef"),
     ),
     "status-lost": m.NodeStatus(state="lost", node="edge1", boot="b7f2", tier="edge"),
     "caps": m.NodeCaps(
@@ -191,6 +225,13 @@ MESSAGES: Final[dict[str, m.Message]] = {
         name="person", model=MODEL, files=[m.FileRef(name="person.onnx", sha256=MODEL, bytes=18_530_000)],
         inputs=[m.TensorSpec(name="image", dtype="float32", shape=[None, 3, 224, 224])],
         outputs=[m.TensorSpec(name="logits", dtype="float32", shape=[None, 1000])], nodes=94, cuts=[0, 9, 17, 48],
+    ),
+    "keys": m.KeyList(
+        epoch=1_770_000_000,
+        nodes=[
+            m.NodeKeys(node="cam1", role="device", keys=[PUBLIC_KEYS[0]]),
+            m.NodeKeys(node="edge1", role="worker", keys=[PUBLIC_KEYS[1], PUBLIC_KEYS[2]]),
+        ],
     ),
     "pin": m.Pin(cuts=[m.PlanCut(index=9, codec="zstd")], nodes=["edge1"], by="anna"),
     "blob-get": m.BlobRequest(

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from splitbus_cli import logs
-from splitbus_cli.commands import certs, daemons, demo, device, doctor, graphs, model, plan, profile, watching
+from splitbus_cli.commands import certs, daemons, demo, device, doctor, graphs, model, plan, profile, seal, watching
 from splitbus_cli.main import missing
 from splitbus_cli.options import takes_target
 from splitbus_schemas.errors import SplitbusError
@@ -81,4 +81,5 @@ app.command()(graphs.verify)
 app.command()(profile.profile)
 app.add_typer(certs.app, name="certs")
 app.add_typer(device.app, name="device")
+app.add_typer(seal.app, name="seal")
 app.command()(demo.demo)

@@ -13,7 +13,18 @@ from splitbus_runtime.bus import Delivery
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.messages import decode_message
 from splitbus_schemas.packet import decode
-from splitbus_schemas.packet_types import BlobPiece, Echo, Job, Packet, Probe, Refusal, Result, Spent, Tensor
+from splitbus_schemas.packet_types import (
+    BlobPiece,
+    Echo,
+    Job,
+    Packet,
+    Probe,
+    Refusal,
+    Result,
+    Sealed,
+    Spent,
+    Tensor,
+)
 from splitbus_schemas.parts import PART_MAGIC, Assembler
 from splitbus_schemas.topics import ECHO, parse_topic
 
@@ -162,6 +173,14 @@ def _blob(piece: BlobPiece) -> tuple[str, dict[str, Any]]:
     return f"blob {piece.sha256[:12]}, bytes {piece.offset} to {end} of {piece.total}", facts
 
 
+def _sealed(packet: Sealed) -> tuple[str, dict[str, Any]]:
+    """What is in clear of it, and by whom it was sealed."""
+    text, facts = _PACKETS[type(packet.clear)](packet.clear)
+    seal = packet.seal
+    told = {"sender": seal.sender, "key": seal.key, "era": seal.era, "number": seal.number}
+    return f"sealed by {seal.sender} as its {seal.number}, {text}", facts | {"sealed": told}
+
+
 _PACKETS: Final[dict[type, Callable[[Any], tuple[str, dict[str, Any]]]]] = {
     Job: _job,
     Result: _result,
@@ -169,6 +188,7 @@ _PACKETS: Final[dict[type, Callable[[Any], tuple[str, dict[str, Any]]]]] = {
     Probe: _probe,
     Echo: _echo,
     BlobPiece: _blob,
+    Sealed: _sealed,
 }
 
 

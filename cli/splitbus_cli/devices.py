@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from splitbus_cli.seals import list_new_key, revoke_if_listed
 from splitbus_cli.tables import add_row, new_table
 from splitbus_gateway.access import SALT_BYTES, AccessFiles, enrol, new_files, revoke
 from splitbus_gateway.certificates import AUTHORITY, issue_node, load_authority
@@ -68,7 +69,15 @@ class BrokerFolder:
 
 
 def enroll_device(
-    broker: BrokerFolder, device: str, *, certs: Path | None, url: str, state_dir: Path, site: str, as_json: bool
+    broker: BrokerFolder,
+    device: str,
+    *,
+    certs: Path | None,
+    url: str,
+    state_dir: Path,
+    site: str,
+    seal: bool = False,
+    as_json: bool,
 ) -> None:
     """Enter a device and print what to put on it. Raises ConfigError."""
     check_id("site", site)
@@ -85,6 +94,8 @@ def enroll_device(
             given["cafile"] = f"{certs / AUTHORITY}.crt"
         else:
             given |= {"username": device, "password": password}
+        if seal:
+            given["seal_key"] = list_new_key(state_dir, device, "device")["seal_key"]
         done = broker.write(entered)
     public = state_dir / PUBLIC_FILE
     if public.exists():
@@ -96,12 +107,14 @@ def enroll_device(
     print("\n".join(_instructions(given)))
 
 
-def revoke_device(broker: BrokerFolder, device: str) -> None:
-    """Take a device's credentials and rights. Raises ConfigError."""
+def revoke_device(broker: BrokerFolder, device: str, *, state_dir: Path) -> None:
+    """Take a device's credentials, rights and seal keys. Raises ConfigError."""
     with broker.editing() as files:
         known = files.find(device) is not None
         done = broker.write(revoke(files, device, datetime.now(UTC).date()))
     print(f"{device} {'is revoked' if known else 'was not enrolled here; its name is barred all the same'}; {done}")
+    if revoke_if_listed(state_dir, device):
+        print("its seal keys are off the gateway's list: what it sealed is not opened any more")
 
 
 def list_devices(broker: BrokerFolder, *, as_json: bool) -> None:
@@ -125,7 +138,7 @@ def _instructions(given: dict[str, Any]) -> Iterator[str]:
     broker = {key: given[key] for key in ("username", "password", "cafile", "certfile", "keyfile") if key in given}
     options = ", ".join(f"{key}={json.dumps(value)}" for key, value in broker.items())
     yield f"  broker = BrokerSettings.of({json.dumps(given['broker'])}, {options})"
-    rest = {key: given[key] for key in ("device", "site", "gateway_key") if key in given}
+    rest = {key: given[key] for key in ("device", "site", "gateway_key", "seal_key") if key in given}
     yield "  InferenceSession(model, broker=broker, " + ", ".join(f"{k}={json.dumps(v)}" for k, v in rest.items()) + ")"
     if "gateway_key" not in given:
         yield "  and gateway_key=, the text in signing.pub of the gateway's state folder: it then believes nobody else"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -12,8 +13,9 @@ from splitbus_cli.text import size
 from splitbus_runtime.visit import Announced
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.limits import MAX_PARTS
-from splitbus_schemas.messages import NodeStats, NodeStatus, decode_message
-from splitbus_schemas.topics import STATS, STATUS, parse_topic
+from splitbus_schemas.messages import KeyList, NodeStats, NodeStatus, decode_message
+from splitbus_schemas.seal_keys import key_id, read_public
+from splitbus_schemas.topics import KEYS, STATS, STATUS, parse_topic
 
 LISTEN_SECONDS: Final = 3.0
 """Nodes send statistics every second: one that is silent for so long hangs, or is behind a link that is cut."""
@@ -224,6 +226,59 @@ def _statuses(seen: Seen) -> list[tuple[str, NodeStatus]]:
     return found
 
 
+def _sealing(seen: Seen) -> Iterator[Finding]:
+    """Who seals, who should, and whose keys nobody knows."""
+    keys = _keys(seen)
+    ready = [status for _, status in _statuses(seen) if status.state == "ready" and status.tier != "gateway"]
+    if keys is None:
+        for status in ready:
+            if status.seal is not None:
+                found = f"{status.node} seals, but the gateway has published no list of keys"
+                yield Finding(Level.WARN, "sealing", found, f"splitbus seal add {status.node}, on the gateway")
+        if not any(status.seal for status in ready):
+            yield Finding(Level.FINE, "sealing", "nothing is sealed: who owns the broker can read activations")
+        return
+    listed = {(entry.node, key_id(read_public(key))) for entry in keys.nodes for key in entry.keys}
+    roles = {entry.node: entry.role for entry in keys.nodes}
+    problems = [finding for status in ready for finding in _unsealed(status, roles, listed, required=keys.required)]
+    yield from problems
+    for entry in keys.nodes:
+        if len(entry.keys) > 1:
+            found = f"{entry.node} has two keys, and both count"
+            yield Finding(Level.WARN, "sealing", found, f"when it has the new one: splitbus seal retire {entry.node}")
+    if not problems:
+        rule = "workers run sealed frames only" if keys.required else "cameras that are not listed send in clear"
+        yield Finding(Level.FINE, "sealing", f"{len(keys.nodes)} nodes have keys; {rule}")
+
+
+def _unsealed(
+    status: NodeStatus, roles: Mapping[str, str], listed: AbstractSet[tuple[str, str]], *, required: bool
+) -> Iterator[Finding]:
+    node, is_worker = status.node, status.tier != "device"
+    give = "give it its seal_key, and start it again"
+    if status.seal is not None:
+        if (node, status.seal.key) not in listed:
+            found = f"{node} has a key that is not in the gateway's list: nobody opens what it seals"
+            yield Finding(Level.WARN, "sealing", found, f"splitbus seal add {node}{' --worker' * is_worker}")
+    elif node in roles:
+        told = "opens no sealed frames" if is_worker else "sends in clear, and workers refuse its frames"
+        yield Finding(Level.WARN, "sealing", f"{node} has a key in the list, but {told}", give)
+    elif is_worker:
+        found = f"{node} opens no sealed frames: cameras that seal do without it"
+        yield Finding(Level.WARN, "sealing", found, f"splitbus seal add {node} --worker")
+    elif required:
+        found = f"{node} sends in clear, and workers run sealed frames only"
+        yield Finding(Level.WARN, "sealing", found, f"splitbus seal add {node}, and {give}")
+
+
+def _keys(seen: Seen) -> KeyList | None:
+    for topic, payload in seen.retained.items():
+        if KEYS.match(topic) is not None:
+            with contextlib.suppress(DecodeError):
+                return decode_message(KeyList, payload)
+    return None
+
+
 def _litter(seen: Seen) -> Iterator[Finding]:
     """Retained where nothing is to be retained, or not to be read."""
     for topic, payload in sorted(seen.retained.items()):
@@ -261,6 +316,9 @@ def _pressure(seen: Seen) -> Iterator[Finding]:
 
 _TELLING: Final = {
     "bad_messages": ("it gets messages that break the contract", "splitbus tap shows which"),
+    "unsealed": ("packets came in clear that have to be sealed", "splitbus seal list, and seal_key on the sender"),
+    "unopened": ("packets came that it cannot open", "its alerts say why; a few follow each restart of a worker"),
+    "replayed": ("packets came twice", "look for a bridge that loops, or for somebody who records and plays again"),
     "plans_failed": ("it could not follow plans", "splitbus plan show tells why"),
 }
 
@@ -272,6 +330,7 @@ _CHECKS: Final[Sequence[Callable[[Seen], Iterator[Finding]]]] = (
     _doors,
     _system,
     _site,
+    _sealing,
     _litter,
     _pressure,
 )

@@ -35,10 +35,11 @@ from splitbus_gateway.profile_file import ProfileFile
 from splitbus_gateway.state import WATCHED, World
 from splitbus_gateway.stream import StreamSettings
 from splitbus_runtime.bus import Delivery
+from splitbus_runtime.keyring import read_keys
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import ConfigError, DecodeError
-from splitbus_schemas.messages import NodeProfile
-from splitbus_schemas.topics import parse_topic
+from splitbus_schemas.messages import KeyList, NodeProfile
+from splitbus_schemas.topics import KEYS, parse_topic
 
 _TIMES: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)x")
 
@@ -104,7 +105,7 @@ def _heard(target: Target, device: str, now: float) -> World:
     """What a site's broker retains. Raises ConfigError when the device is not there."""
     world = World()
     with connected(target) as bus:
-        for delivery in bus.retained(filters(bus.site, WATCHED)):
+        for delivery in bus.retained(filters(bus.site, (*WATCHED, KEYS))):
             _take(world, delivery, now)
         site = bus.site
     devices = sorted(name for name, view in world.nodes.items() if view.tier == "device")
@@ -117,6 +118,9 @@ def _heard(target: Target, device: str, now: float) -> World:
 def _take(world: World, delivery: Delivery, now: float) -> None:
     with contextlib.suppress(DecodeError):  # the gateway tells of them
         kind, fields = parse_topic(delivery.topic)
+        if kind is KEYS and delivery.payload:
+            world.keys = read_keys(KeyList.from_json(delivery.payload))
+            return
         world.apply(kind, fields, delivery.payload, now, retained=True)
 
 

@@ -27,6 +27,11 @@ class WorkerConfig(Settings):
         default="",
         description="`ed25519:...`, or a file of such lines; orders and slices not signed with it are refused.",
     )
+    seal_key: str = Field(
+        default="",
+        description="`x25519-secret:...`, or a file that holds it (mode 0600): what is sealed for its public key is "
+        "opened. Needs `gateway_key`.",
+    )
     state_dir: Path | None = Field(default=None, description="Folder of slices on disk; the user's cache if absent.")
     disk_mb: int = Field(default=8192, ge=64, description="What those may take; the least recently used ones give way.")
     memory_mb: int = Field(default=1024, ge=16, description="What warm sessions may take; the longest unused close.")

@@ -16,11 +16,12 @@ from splitbus_runtime.shelf import Slice
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import Parcel, job_facts
 from splitbus_runtime.trust import Trust
-from splitbus_schemas.errors import PayloadTooLargeError, SplitbusError
+from splitbus_schemas.errors import PayloadTooLargeError, SealError, SplitbusError
 from splitbus_schemas.limits import MAX_TEXT_BYTES
-from splitbus_schemas.packet_types import Echo, Job, Probe, Refusal, Result, Spent
+from splitbus_schemas.packet_types import Echo, Job, Probe, Refusal, Result, Sealed, Spent
 from splitbus_schemas.topics import JOB, REPLY
 from splitbus_worker.admission import Refused, State, admit, check_route, smoothed
+from splitbus_worker.gate import open_gate
 from splitbus_worker.line import Line, Ticket
 from splitbus_worker.loader import Loader
 from splitbus_worker.occupancy import Occupancy
@@ -46,6 +47,7 @@ class Worker:
         self.config = config
         self.node, self.boot = config.node_id, new_boot()
         trust = Trust.of(config.gateway_key)
+        self._gate = open_gate(config, trust)
         store = BlobStore(config.store_folder, limit_bytes=config.disk_mb * 2**20)
         connect = dial or dial_broker(config.broker)
         self.control = connect(
@@ -67,6 +69,7 @@ class Worker:
             trust=trust,
         )
         self.agent.load = self._load
+        self.agent.seal = self._gate.state
         self._job_filter = JOB.at(config.site, node=self.node, device="+")
         self._line = Line(limit=config.queue, per_device=config.queue_per_device)
         self._occupancy = Occupancy(config.concurrency, time.monotonic())
@@ -84,6 +87,7 @@ class Worker:
             executor.start()
         self.agent.port.receive(REPLY.at(self.config.site, node=self.node, boot=self.boot), self._on_reply)
         self.agent.port.receive(self._job_filter, self._on_job)
+        self._gate.follow(self.agent)
         self.agent.start()
 
     def stop(self, reason: str = "stopped") -> None:
@@ -120,9 +124,11 @@ class Worker:
     def _on_job(self, parcel: Parcel) -> None:
         packet = parcel.packet
         device = parcel.topic.rpartition("/")[2]
+        if isinstance(packet, Sealed):
+            packet = packet.clear
         if isinstance(packet, Job):
             if self._is_honest(packet, device, parcel.topic):
-                self._take(packet, parcel)
+                self._let_in(packet, parcel)
         elif isinstance(packet, Probe):
             if packet.sender == device and self._is_ours(packet.reply_to, device):
                 self.agent.links.answer(packet, parcel, time.monotonic())
@@ -130,6 +136,17 @@ class Worker:
                 self.agent.alert("bad_jobs", f"a probe of {packet.sender} came under {device}", parcel.topic)
         else:
             self.agent.alert("bad_jobs", f"a {type(packet).__name__} is no job", parcel.topic)
+
+    def _let_in(self, job: Job, parcel: Parcel) -> None:
+        """A job whose header is honest, unless the gate objects; one that came before is not answered again."""
+        try:
+            job = self._gate.pass_(parcel.packet)
+        except SealError as error:
+            self.agent.alert(error.counter, str(error), parcel.topic)
+            if error.counter != "replayed":
+                self._refuse(job, Refused("seal", str(error)))
+            return
+        self._take(job, parcel)
 
     def _on_reply(self, parcel: Parcel) -> None:
         if isinstance(parcel.packet, Echo):
@@ -224,18 +241,21 @@ class Worker:
         train = ticket.train_bytes > 0
         try:
             if isinstance(packet, Result):
-                sent, what = self.agent.port.send(ticket.job.reply_to, packet, train=train), "answered"
+                answer = self._gate.for_device(packet, ticket.job.answer)
+                sent, what = self.agent.port.send(ticket.job.reply_to, answer, train=train), "answered"
             else:
                 sent, what = self._forward(packet, train=train), "forwarded"
         except PayloadTooLargeError as error:
             raise Refused("run", f"the output cannot be sent: {error}") from error
+        except SealError as error:
+            raise Refused("seal", str(error)) from error
         self.agent.count(what if sent else "unsent")
 
     def _forward(self, job: Job, *, train: bool) -> int:
         topic = JOB.at(self.config.site, node=job.route[0].node, device=job.frame.device)
         user = job_facts(job.plan, job.epoch, job.model)
         expiry_s = math.ceil(job.budget_us / 1e6) + 1 if job.budget_us else None
-        return self.agent.port.send(topic, job, train=train, user=user, expiry_s=expiry_s)
+        return self.agent.port.send(topic, self._gate.for_worker(job), train=train, user=user, expiry_s=expiry_s)
 
     def _note_service(self, slice_id: str, newest_us: int) -> None:
         times = self._service_us

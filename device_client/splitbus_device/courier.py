@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from splitbus_device.answer import Answer
+from splitbus_device.envelope import Envelope
 from splitbus_device.flights import Flights, Out
 from splitbus_device.follower import ActivePlan
 from splitbus_device.nodes import Hops, NodeWatch
@@ -79,11 +80,14 @@ class Frame:
 class Courier:
     """One model's way over the bus. `deliver` may be called from several threads."""
 
-    def __init__(self, agent: Agent, flights: Flights, nodes: NodeWatch, model: str) -> None:
+    def __init__(
+        self, agent: Agent, flights: Flights, nodes: NodeWatch, model: str, envelope: Envelope | None = None
+    ) -> None:
         self._agent = agent
         self._flights = flights
         self._nodes = nodes
         self._model = model
+        self._envelope = envelope or Envelope()
         self._seq = itertools.count(1)
         self._reply_topic = REPLY.at(agent.site, node=agent.node, boot=agent.boot)
         self._last_train: dict[str, float] = {}
@@ -97,6 +101,9 @@ class Courier:
         routes = self._nodes.usable(active.routes)
         if not routes:
             return Fallback("a worker on every route is gone")
+        routes = self._envelope.usable(routes)
+        if not routes:
+            return Fallback("a worker on every route cannot open sealed frames")
         seq = next(self._seq)
         out = self._flights.begin(seq, now)
         if out is None:
@@ -180,6 +187,7 @@ class Courier:
             route=(),
             tensors=activation.sent,
             spent=(activation.spent,),
+            answer=self._envelope.answer_key,
         )
 
     def _fly(
@@ -220,10 +228,12 @@ class Courier:
         train = now - self._last_train.get(first, 0.0) > TRAIN_SECONDS
         if train:
             self._last_train[first] = now
-        self._flights.sending(out, tuple(hop.node for hop in route), now)
+        asked = replace(job, route=route, attempt=out.attempt + 1, budget_us=max(int(budget * 1e6), 1))
+        packet = self._envelope.close(asked)
+        self._flights.sending(out, tuple(hop.node for hop in route), time.monotonic())
         size = self._agent.port.send(
             JOB.at(self._agent.site, node=first, device=self._agent.node),
-            replace(job, route=route, attempt=out.attempt, budget_us=max(int(budget * 1e6), 1)),
+            packet,
             train=train,
             user=active.user,
             expiry_s=math.ceil(max(budget, 0.0)) + 1,

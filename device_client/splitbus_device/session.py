@@ -53,6 +53,7 @@ class InferenceSession:
     broker: `mqtt://host`, `mqtts://host:8883`, BrokerSettings, or None for $SPLITBUS_BROKER; without any, all is local.
     deadline: seconds until a frame must be answered. device: this node's id, one for each session that is open.
     gateway_key: `ed25519:...`, or a file of such lines, for $SPLITBUS_GATEWAY_KEY: others' plans are refused.
+    seal_key: `x25519-secret:...`, or a file that holds it, for $SPLITBUS_SEAL_KEY: only workers read what is sent.
     window: frames out at once. on_answer: called with the Answer of every frame, on the thread that got it.
     durable: the folder in which frames that are given a key are kept until their answer was applied.
     Raises ConfigError, ModelError, BlobError for a store that cannot be written and, for a model by name that is
@@ -71,6 +72,7 @@ class InferenceSession:
         device: str | None = None,
         site: str = "home",
         gateway_key: str | os.PathLike[str] | None = None,
+        seal_key: str | os.PathLike[str] | None = None,
         window: int = DEFAULT_WINDOW,
         store: str | os.PathLike[str] | None = None,
         slowdown: float = 1.0,
@@ -95,6 +97,7 @@ class InferenceSession:
                 slowdown=slowdown,
                 threads=getattr(sess_options, "intra_op_num_threads", 0),
                 trust=Trust.of(gateway_key or os.environ.get("SPLITBUS_GATEWAY_KEY")),
+                seal_key=seal_key or os.environ.get("SPLITBUS_SEAL_KEY"),
             )
         try:
             if durable is not None:

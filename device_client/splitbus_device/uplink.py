@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import logging
+import os
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Final
 from splitbus_device.answer import Answer
 from splitbus_device.cards import Cards, files_of, keep, kept, lay_out
 from splitbus_device.courier import Courier, Fallback, Frame
+from splitbus_device.envelope import envelope_for
 from splitbus_device.flights import Flights
 from splitbus_device.follower import NO_PLAN, ActivePlan, PlanFollower, recorded
 from splitbus_device.guard import Checked, Guard
@@ -29,7 +31,7 @@ from splitbus_runtime.settings import BrokerSettings
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import Parcel
 from splitbus_runtime.trust import Trust
-from splitbus_schemas.errors import BlobError, DecodeError, ModelError, SplitbusError
+from splitbus_schemas.errors import BlobError, DecodeError, ModelError, SealError, SplitbusError
 from splitbus_schemas.ids import check_id, is_id, model_key, sha256
 from splitbus_schemas.messages import ModelCard, NodeStatus, StreamStats
 from splitbus_schemas.packet_types import Echo, Refusal, Result
@@ -80,6 +82,7 @@ class Uplink:
         slowdown: float,
         threads: int,
         trust: Trust,
+        seal_key: str | os.PathLike[str] | None = None,
     ) -> None:
         self.device = check_id("device", device or default_device())
         self.tally = StreamTally()
@@ -96,6 +99,7 @@ class Uplink:
         self._model = ""
         self._local_seq = itertools.count(1)
         self._closing = threading.Event()
+        self._envelope = envelope_for(seal_key, trust, store, site=site, node=self.device, boot=self._boot)
         will = Will(*Agent.lost(site, self.device, self._boot, "device"), delay_s=WILL_DELAY_S)
         self._control = connect(f"{self.device}-ctl-{self._boot}", will)
         self._data = connect(f"{self.device}-data-{self._boot}", None)
@@ -111,6 +115,7 @@ class Uplink:
             slowdown=slowdown,
             trust=trust,
         )
+        self._envelope.follow(self._agent)
         self._agent.links.crowded = lambda: self._flights.count > 0
         self._agent.port.receive(REPLY.at(site, node=self.device, boot=self._boot), self._take)
         self._data.watch(self._on_connection)
@@ -216,6 +221,11 @@ class Uplink:
     # What arrives, on the buses' threads
 
     def _take(self, parcel: Parcel) -> None:
+        try:
+            parcel = self._envelope.open(parcel)
+        except SealError as error:
+            self._agent.alert(error.counter, str(error), parcel.topic)
+            return
         packet = parcel.packet
         if isinstance(packet, Echo):
             self._agent.links.take_echo(packet, parcel)
@@ -244,6 +254,7 @@ class Uplink:
             return
         if status.node != fields["node"]:
             return  # the gateway tells
+        self._envelope.note(status)
         if status.node == self.device:
             self._on_own_status(status, retained=delivery.retain)
         elif self._nodes.note(status):
@@ -315,7 +326,7 @@ class Uplink:
 
     def _follow(self, model: str) -> None:
         self._model = model
-        self._courier = Courier(self._agent, self._flights, self._nodes, model)
+        self._courier = Courier(self._agent, self._flights, self._nodes, model, self._envelope)
         follower = PlanFollower(self._agent, model)
         if not self._closing.is_set():
             follower.start()

@@ -15,6 +15,7 @@ from splitbus_gateway.config import GatewayConfig, PlannerSettings
 from splitbus_gateway.controller import Controller
 from splitbus_gateway.epochs import Epochs
 from splitbus_gateway.hysteresis import Settings as Hysteresis
+from splitbus_gateway.key_service import KeyService
 from splitbus_gateway.presence import Presence
 from splitbus_gateway.problem import OBJECTIVES, Limits, Objective
 from splitbus_gateway.registry import Registry
@@ -66,6 +67,7 @@ class GatewayDaemon:
             now=now,
             signer=self._signer,
         )
+        self._keys = KeyService(control, self._signer, site=site, folder=config.state_dir)
         self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._cards: dict[str, bytes | None] = {}
@@ -88,7 +90,7 @@ class GatewayDaemon:
             bytes_per_s=self.config.blobs.max_mbit * 1e6 / 8,
         )
         cards = MODEL.at(self.config.site, name="+")
-        self._control.subscribe([*self._controller.filters, cards], self._inbox.put, qos=1)
+        self._control.subscribe([*self._controller.filters, cards, self._keys.topic], self._inbox.put, qos=1)
         self._control.subscribe(self._presence.echo_topic, self._inbox.put)
         self._presence.tell("ready")
         self._thread.start()
@@ -134,6 +136,7 @@ class GatewayDaemon:
             if now >= next_beat:
                 next_beat = now + BEAT_S
                 self._guarded("models_failed", self._refresh_models)
+                self._guarded("keys_failed", self._refresh_keys)
                 self._presence.beat(self._counters(), self._inbox.qsize(), now)
             self._guarded("planning_failed", lambda: self._controller.step(time.monotonic()))
 
@@ -151,6 +154,8 @@ class GatewayDaemon:
         now = time.monotonic()
         if delivery.topic == self._presence.echo_topic:
             self._presence.echo(delivery.payload, now)
+        elif delivery.topic == self._keys.topic:
+            self._keys.note(delivery.payload)
         elif card := MODEL.match(delivery.topic):
             self._note_card(card["name"], delivery.payload)
         else:
@@ -167,6 +172,11 @@ class GatewayDaemon:
         except Exception as error:
             log.exception("%s", what)
             self.alerts(what, f"{type(error).__name__}: {error}")
+
+    def _refresh_keys(self) -> None:
+        if self._keys.refresh():
+            self._controller.world.keys = self._keys.known
+            self._controller.touch(time.monotonic())
 
     # Models
 

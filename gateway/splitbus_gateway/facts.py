@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from splitbus_gateway.problem import Codings, Cut, Floats, Limits, LinkFacts, NodeFacts, Objective, Pinned, Problem
+from splitbus_gateway.sealed_nodes import sealing_objection
 from splitbus_gateway.state import NodeView, StreamView, World
 from splitbus_schemas import messages as m
 from splitbus_schemas.codecs import CODECS
@@ -68,16 +69,16 @@ def build_problem(
     contradicted.
     """
     stream = world.streams.get((device, model.key)) or StreamView()
+    own = world.nodes.get(device) or NodeView(device)
     workers, blocked = [], []
     for name, view in sorted(world.nodes.items()):
         if view.tier not in ("edge", "cloud"):
             continue
-        reason = barred.get(name) or _absent(view, now)
+        reason = barred.get(name) or _absent(view, now) or sealing_objection(world.keys, own, view)
         if reason:
             blocked.append(f"{name} {reason}")
         else:
             workers.append(_node_facts(view, model, stream, world.speeds.ratio(name, model.key, now)))
-    own = world.nodes.get(device) or NodeView(device)
     names = [facts.node for facts in workers]
     pairs = [*product([device], names), *((a, b) for a, b in product(names, names) if a != b)]
     return Problem(

@@ -11,6 +11,7 @@ from splitbus_gateway.changes import BUSY, QUEUE, Level, follow
 from splitbus_gateway.links import Links
 from splitbus_gateway.profile_file import check_profile
 from splitbus_gateway.speed import Speeds
+from splitbus_runtime.keyring import Known
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
 from splitbus_schemas.errors import DecodeError
@@ -106,6 +107,8 @@ class World:
         self.streams: dict[StreamKey, StreamView] = {}
         self.links = Links()
         self.speeds = Speeds()
+        self.keys = Known()
+        """Whose keys count, by our own list."""
         self.load_changes = 0
         """How often a node's load has stepped."""
 

@@ -36,6 +36,7 @@ from splitbus_schemas.messages import (
     NodeWork,
     Peers,
     ProfileRequest,
+    SealState,
     SliceState,
     Tier,
 )
@@ -101,6 +102,7 @@ class Agent:
         self.trust = trust or Trust()
         self.counters: dict[str, int] = {}
         self.load: Callable[[], Load] = Load
+        self.seal: Callable[[], SealState | None] = lambda: None
         self.port = PacketPort(data, self._refuse)
         self._blob_port = PacketPort(control, self._refuse)
         self.blobs = BlobClient(self._blob_port, site=site, node=node, boot=boot, store=store)
@@ -203,6 +205,7 @@ class Agent:
                 "software": software(),
                 "since": timestamp(),
                 "reason": reason,
+                "seal": self.seal(),
             }
         )
         self.control.publish(STATUS.at(self.site, node=self.node), status.to_json(), qos=1, retain=True)

@@ -131,6 +131,8 @@ def _write_job(job: Job) -> tuple[dict[str, Any], Body]:
         "spent": _write_spent(job.spent),
         "tensors": _write_tensors(job.tensors),
     }
+    if job.answer:
+        header["answer"] = job.answer
     return header, [tensor.data for tensor in job.tensors]
 
 
@@ -153,6 +155,7 @@ def _read_job(reader: Reader, body: memoryview) -> Job:
         route=route,
         tensors=_read_tensors(reader, body),
         spent=_read_spent(reader),
+        answer=reader.id("answer") if reader.has("answer") else "",
     )
 
 

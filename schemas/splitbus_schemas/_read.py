@@ -35,6 +35,10 @@ class Reader:
         except (KeyError, IndexError):
             raise DecodeError(f"{self.what}: {key} is missing") from None
 
+    def has(self, key: Key) -> bool:
+        """Whether it is there; what was added later need not be."""
+        return key in self._values
+
     def _wrong(self, key: Key, expected: str) -> DecodeError:
         return DecodeError(f"{self.what}: {key} is not {expected}")
 
@@ -83,6 +87,13 @@ class Reader:
     def text(self, key: Key) -> str:
         """A sentence or two."""
         return self._string(key, MAX_TEXT_BYTES)
+
+    def binary(self, key: Key, size: int) -> bytes:
+        """Exactly so many bytes."""
+        value = self._get(key)
+        if not isinstance(value, bytes) or len(value) != size:
+            raise self._wrong(key, f"binary of {size} bytes")
+        return value
 
     def reply_topic(self, key: Key, node: str) -> str:
         """The reply topic of a session of `node`: nobody can make us publish elsewhere."""

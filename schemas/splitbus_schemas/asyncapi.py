@@ -8,8 +8,10 @@ from typing import Any, Final, TypeAlias
 from pydantic.json_schema import models_json_schema
 
 from splitbus_schemas._kinds import KINDS_BY_TYPE
+from splitbus_schemas._sealed import SEALED_KINDS
 from splitbus_schemas.limits import WIRE_VERSION
 from splitbus_schemas.meanings import meaning
+from splitbus_schemas.packet_types import Sealed
 from splitbus_schemas.topics import BLOB_DATA, BLOB_GET, ROOT, TOPICS, Topic
 
 Document: TypeAlias = dict[str, Any]
@@ -152,6 +154,9 @@ def _messages(examples: Mapping[str, Any]) -> Iterator[tuple[str, Document]]:
     for packet, kind in KINDS_BY_TYPE.items():
         about = f"A packet of kind {kind.number} ({kind.name}), whole or in parts; README.md says how its bytes stand."
         yield packet.__name__, _binary(packet.__name__, packet.__doc__ or kind.name, PACKET_TYPE, about)
+    sealed = " and ".join(f"{number} ({kind.name})" for number, kind in SEALED_KINDS.items())
+    about = f"A packet of kinds {sealed}, whole or in parts: its header in clear, its tensors sealed for the receiver."
+    yield "Sealed", _binary("Sealed", Sealed.__doc__ or "", PACKET_TYPE, about)
     yield "Heartbeat", _binary("Heartbeat", "A heartbeat.", "application/octet-stream", "Whatever its sender likes.")
 
 

@@ -7,6 +7,7 @@ SplitbusError
 +-- DecodeError           a message of a peer that breaks the wire contract (the peer's fault)
 |   +-- VersionError      it speaks a version that we do not
 |   +-- SignatureError    it is not signed by a gateway that is trusted here
+|   +-- SealError         it is not sealed as it has to be, or was seen before
 +-- BlobError             a blob that is missing or does not match its hash
 +-- JournalError          a journal of durable frames that cannot be written
 +-- PayloadTooLargeError  a message larger than a limit, refused before it is sent
@@ -53,6 +54,19 @@ class SignatureError(DecodeError):
     """A document that no trusted gateway signed: `counter` is `unsigned`, or `forged` for a signature that is wrong."""
 
     def __init__(self, counter: Literal["unsigned", "forged"], message: str) -> None:
+        super().__init__(message)
+        self.counter = counter
+
+
+class SealError(DecodeError):
+    """A packet that is `unsealed` and must not be, cannot be opened (`unopened`), or came before (`replayed`).
+
+    `unsealable` is one of our own, for which the receiver's key is not known.
+    """
+
+    def __init__(
+        self, counter: Literal["unsealed", "unopened", "replayed", "unsealable", "stale_keys"], message: str
+    ) -> None:
         super().__init__(message)
         self.counter = counter
 

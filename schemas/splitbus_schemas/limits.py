@@ -86,6 +86,12 @@ MAX_JSON_BYTES: Final = 1 * 2**20
 SIGNATURE_BYTES: Final = 88
 """An Ed25519 signature, which has 64 bytes, in base64."""
 
+MAX_SEAL_KEYS: Final = 2
+"""Of a node in the list of keys: the one that it has, and the one that it is being given."""
+
+MAX_SEALED_NODES: Final = 4096
+"""In the list of keys: 0.6 MB of JSON."""
+
 MAX_BLOB_BYTES: Final = 16 * 2**30
 """A weight or model file; larger ones do not run on these machines."""
 

@@ -39,6 +39,7 @@ MEANINGS: Final = {
     "in_flight": "Frames sent and not yet answered.",
     "index": "The cut's index in the model.",
     "inputs": "Tensors that it takes.",
+    "key": "The id of a public key.",
     "label": "A name for people.",
     "length": "How many bytes are wanted.",
     "links": "The links as they were known.",

@@ -19,11 +19,14 @@ from splitbus_schemas.limits import (
     MAX_JSON_BYTES,
     MAX_MBIT,
     MAX_MILLISECONDS,
+    MAX_SEAL_KEYS,
+    MAX_SEALED_NODES,
     MAX_STAGES,
     MAX_TABLES_BYTES,
     MIN_MBIT,
     WIRE_VERSION,
 )
+from splitbus_schemas.seal_keys import KEY_ID_CHARS
 
 Tier = Literal["device", "edge", "cloud"]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=MAX_ID_BYTES)]
@@ -34,6 +37,8 @@ BLOB_DATA_PATTERN = rf"^splitbus/v{WIRE_VERSION}/[a-z0-9_-]+/blob/data/[a-z0-9_-
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Coding = Annotated[str, Field(pattern=f"^({'|'.join(CODINGS)})$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+KeyId = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{KEY_ID_CHARS}}}$")]
+PublicKey = Annotated[str, Field(pattern=r"^x25519:[A-Za-z0-9+/]{43}=$")]
 Signature = Annotated[str | None, Field(description="The gateway's Ed25519 signature; always the last member.")]
 
 
@@ -177,6 +182,13 @@ class ModelCard(Message):
     signature: Signature = None
 
 
+class SealState(Part):
+    """What packets have to be sealed for, so that the node can open them."""
+
+    key: KeyId = Field(description="The id of its key: the first 16 digits of the SHA-256 of its public key.")
+    era: Id = Field(description="New at every start, and sooner: what was sealed for an earlier one is not opened.")
+
+
 class NodeStatus(Message):
     """Retained at node/<node>/status; the last will says `lost`."""
 
@@ -187,6 +199,7 @@ class NodeStatus(Message):
     software: str = ""
     since: str = Field(default="", description="When this state began, ISO 8601, by the node's own clock.")
     reason: str | None = None
+    seal: SealState | None = Field(default=None, description="Of a node that takes sealed packets.")
 
 
 class NodeCaps(Message):
@@ -306,6 +319,25 @@ class Peers(Message):
     """Whom a node may have to reach; it keeps these links measured. Retained at ctl/<node>/peers."""
 
     peers: list[Peer] = Field(default_factory=list)
+    signature: Signature = None
+
+
+class NodeKeys(Part):
+    """A node that seals what it sends, and opens what is sealed for it."""
+
+    node: Id
+    role: Literal["device", "worker"] = Field(description="A device seals its own frames, a worker those of any.")
+    keys: Annotated[list[PublicKey], Field(min_length=1, max_length=MAX_SEAL_KEYS)] = Field(
+        description="Its public keys, the newest first; an older one until the node has the new one."
+    )
+
+
+class KeyList(Message):
+    """Whose keys count, retained at keys; nodes keep it, and refuse one that is older than theirs."""
+
+    epoch: Count = Field(description="Grows with every change.")
+    nodes: Annotated[list[NodeKeys], Field(max_length=MAX_SEALED_NODES)] = Field(default_factory=list)
+    required: bool = Field(default=False, description="Workers run no frame that is not sealed, of whatever device.")
     signature: Signature = None
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 import msgpack
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from splitbus_schemas._kinds import DTYPES, KINDS_BY_NUMBER, KINDS_BY_TYPE
 from splitbus_schemas._read import Reader
+from splitbus_schemas._sealed import SEALED_KINDS, read_sealed, sealed_number
 from splitbus_schemas.codecs import CODINGS, coding_for, decode_bytes, encode_bytes
 from splitbus_schemas.entropy import Coder
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
@@ -37,12 +39,13 @@ from splitbus_schemas.limits import (
     MAX_TENSOR_BYTES,
     WIRE_VERSION,
 )
-from splitbus_schemas.packet_types import Packet, Tensor
+from splitbus_schemas.packet_types import Packet, Sealed, Tensor
 from splitbus_schemas.pictures import is_picture
 
 MAGIC: Final = b"SBus"
 _PREFIX: Final = struct.Struct("<4sBBHIIII")
 PREFIX_BYTES: Final = _PREFIX.size
+KNOWN_KINDS: Final = (*KINDS_BY_NUMBER, *SEALED_KINDS)
 
 Array: TypeAlias = NDArray[Any]
 
@@ -106,20 +109,25 @@ def _check_picture(tensor: Tensor) -> None:
 
 def encode(packet: Packet) -> bytes:
     """The bytes of `packet`. Raises PayloadTooLargeError."""
+    if isinstance(packet, Sealed):
+        return _framed("sealed", sealed_number(packet.clear), packet.header, [packet.body])
     kind = KINDS_BY_TYPE[type(packet)]
     header_map, body = kind.write(packet)
-    header: bytes = msgpack.packb(header_map)
+    return _framed(kind.name, kind.number, msgpack.packb(header_map), body)
+
+
+def _framed(name: str, number: int, header: bytes, body: Sequence[bytes | memoryview]) -> bytes:
     if len(header) > MAX_HEADER_BYTES:
-        raise PayloadTooLargeError(f"header of a {kind.name} packet", len(header), MAX_HEADER_BYTES)
+        raise PayloadTooLargeError(f"header of a {name} packet", len(header), MAX_HEADER_BYTES)
     body_bytes = sum(len(piece) for piece in body)
     total = PREFIX_BYTES + len(header) + body_bytes
     if total > MAX_PACKET_BYTES:
-        raise PayloadTooLargeError(f"{kind.name} packet", total, MAX_PACKET_BYTES)
-    prefix = _PREFIX.pack(MAGIC, WIRE_VERSION, kind.number, 0, len(header), body_bytes, 0, 0)
+        raise PayloadTooLargeError(f"{name} packet", total, MAX_PACKET_BYTES)
+    prefix = _PREFIX.pack(MAGIC, WIRE_VERSION, number, 0, len(header), body_bytes, 0, 0)
     crc = zlib.crc32(header, zlib.crc32(prefix))
     for piece in body:
         crc = zlib.crc32(piece, crc)
-    prefix = _PREFIX.pack(MAGIC, WIRE_VERSION, kind.number, 0, len(header), body_bytes, crc, 0)
+    prefix = _PREFIX.pack(MAGIC, WIRE_VERSION, number, 0, len(header), body_bytes, crc, 0)
     return b"".join((prefix, header, *body))
 
 
@@ -144,11 +152,13 @@ def decode(data: bytes | bytearray | memoryview) -> Packet:
     zeroed = _PREFIX.pack(magic, version, number, 0, header_bytes, body_bytes, 0, 0)
     if zlib.crc32(view[PREFIX_BYTES:], zlib.crc32(zeroed)) != crc:
         raise DecodeError("packet does not match its checksum: it was damaged on the way")
-    kind = KINDS_BY_NUMBER.get(number)
+    kind = KINDS_BY_NUMBER.get(number) or SEALED_KINDS.get(number)
     if kind is None:
-        raise DecodeError(f"packet is of kind {number}, known are {', '.join(map(str, KINDS_BY_NUMBER))}")
-    header = _unpack_header(view[PREFIX_BYTES : PREFIX_BYTES + header_bytes])
-    return kind.read(Reader(header, kind.name), view[PREFIX_BYTES + header_bytes :])
+        raise DecodeError(f"packet is of kind {number}, known are {', '.join(map(str, KNOWN_KINDS))}")
+    raw = view[PREFIX_BYTES : PREFIX_BYTES + header_bytes]
+    name = f"sealed {kind.name}" if number in SEALED_KINDS else kind.name
+    reader, body = Reader(_unpack_header(raw), name), view[PREFIX_BYTES + header_bytes :]
+    return read_sealed(kind, bytes(raw), reader, body) if number in SEALED_KINDS else kind.read(reader, body)
 
 
 def _unpack_header(data: memoryview) -> dict[str, Any]:

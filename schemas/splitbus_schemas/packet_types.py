@@ -72,6 +72,8 @@ class Job:
     route: tuple[Hop, ...]
     tensors: tuple[Tensor, ...]
     spent: tuple[Spent, ...] = ()
+    answer: str = ""
+    """The id of the device's key that the answer is to be sealed for; "" when frames of the device are not sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Refusal:
     attempt: int
     node: str
     reason: str
-    """One word: busy, expired, slice, input, run, version."""
+    """One word: busy, expired, slice, input, run, version, seal."""
     detail: str = ""
     spent: tuple[Spent, ...] = ()
 
@@ -135,4 +137,32 @@ class BlobPiece:
     detail: str = ""
 
 
-Packet: TypeAlias = Job | Result | Refusal | Probe | Echo | BlobPiece
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """By whom, for which life of its receiver, and as which of its packets a packet was sealed."""
+
+    sender: str
+    key: str
+    """The id of the sender's key."""
+    era: str
+    """The receiver's word for its present life: what was sealed for an earlier one is not opened."""
+    share: bytes
+    """The sender's public share of this session's key."""
+    number: int
+    """Of the packet within the session: never twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A job or result whose tensors its receiver alone can read; the rest is in clear, and authentic once opened."""
+
+    clear: Job | Result
+    """What everybody may read; the bytes of its tensors are sealed."""
+    seal: Seal
+    header: bytes = field(repr=False)
+    """As it is sent, for it is sealed with the body."""
+    body: bytes | memoryview = field(repr=False)
+    """All tensors' bytes, sealed, and the tag behind them."""
+
+
+Packet: TypeAlias = Job | Result | Refusal | Probe | Echo | BlobPiece | Sealed

@@ -18,7 +18,13 @@ from splitbus_schemas.topics import ROOT, TOPICS, Topic
 BEGIN: Final = "<!-- {} -->"
 """Marks where a generated piece of a page begins and, with a slash, where it ends."""
 
-PATTERNS: Final = {"^[0-9a-f]{64}$": "SHA-256", "^[a-z0-9][a-z0-9_-]*$": "id", "^(raw|zstd)$": "`raw`, `zstd`"}
+PATTERNS: Final = {
+    "^[0-9a-f]{64}$": "SHA-256",
+    "^[0-9a-f]{16}$": "key id",
+    "^x25519:[A-Za-z0-9+/]{43}=$": "public key",
+    "^[a-z0-9][a-z0-9_-]*$": "id",
+    "^(raw|zstd)$": "`raw`, `zstd`",
+}
 """What people call a string of that form."""
 
 

@@ -123,17 +123,21 @@ MODEL: Final = Topic(
     "model", "model/{name}", ("gateway",), ("nodes", "gateway", "operators"), 1, True, m.ModelCard,
     "A registered model.",
 )
+KEYS: Final = Topic(
+    "keys", "keys", ("gateway",), ("nodes", "gateway", "operators"), 1, True, m.KeyList,
+    "Whose keys count where packets are sealed.",
+)
 PIN: Final = Topic(
     "pin", "ops/pin/{node}/{model}", ("operators",), ("gateway", "operators"), 1, True, m.Pin,
     "An operator's choice for a device; empty removes it.",
 )
 JOB: Final = Topic(
     "job", "job/{node}/{device}", ("device", "workers"), ("node", "operators"), 0, False, None,
-    "Activations for a worker, from or on behalf of the device.", (p.Job, p.Probe),
+    "Activations for a worker, from or on behalf of the device.", (p.Job, p.Sealed, p.Probe),
 )
 REPLY: Final = Topic(
     "reply", "reply/{node}/{boot}", ("workers",), ("node", "operators"), 0, False, None,
-    "Answers to one session of a node.", (p.Result, p.Refusal, p.Echo),
+    "Answers to one session of a node.", (p.Result, p.Sealed, p.Refusal, p.Echo),
 )
 BLOB_GET: Final = Topic(
     "blob-get", "blob/get/{node}", ("node",), ("gateway", "operators"), 1, False, m.BlobRequest,
@@ -163,6 +167,7 @@ TOPICS: Final = (
     WORK,
     PEERS,
     MODEL,
+    KEYS,
     PIN,
     JOB,
     REPLY,

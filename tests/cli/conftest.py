@@ -37,7 +37,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wide, without colours, and without the caller's own settings."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
-    for name in ("BROKER", "SITE", "USERNAME", "PASSWORD_FILE", "STATE_DIR", "LOG_LEVEL", "LOG_JSON"):
+    for name in ("BROKER", "SITE", "USERNAME", "PASSWORD_FILE", "STATE_DIR", "LOG_LEVEL", "LOG_JSON", "SEAL_KEY"):
         monkeypatch.delenv(f"SPLITBUS_{name}", raising=False)
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "profile": None,
     "certs": ["authority", "client", "server"],
     "device": ["enroll", "list", "revoke"],
+    "seal": ["add", "list", "policy", "retire", "revoke"],
     "demo": None,
 }
 

@@ -42,6 +42,13 @@ def test_a_job_in_full() -> None:
     assert facts["budget_ms"] == 187.5
 
 
+def test_a_sealed_job_shows_all_but_its_tensors_bytes() -> None:
+    line = describe(JOB_TOPIC, encode(PACKETS["sealed-job"]))
+    assert line.text.startswith("sealed by cam1 as its 5, frame cam1/k3x9/4711, plan p12 epoch 12, edge1[")
+    assert "x float32 1x2x2x3 raw 48 B" in line.text
+    assert line.facts["sealed"]["era"] == "0123456789abcdef"
+
+
 def test_a_refusal_says_why() -> None:
     line = describe(REPLY.at("home", node="cam1", boot="k3x9"), encode(PACKETS["refusal"]))
     assert "refused by edge1, slice: slice " in line.text

@@ -7,17 +7,20 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.brokers import Broker, BrokerFactory
 from tests.cli.conftest import Run
 from tests.packets import MESSAGES
 
-from splitbus_cli.findings import Level, Seen, judge
+from splitbus_cli.findings import Finding, Level, Seen, judge
 from splitbus_runtime.mqtt import MqttBus
 from splitbus_runtime.visit import Announced
+from splitbus_schemas import messages as m
 from splitbus_schemas.acl import acl
-from splitbus_schemas.topics import JOB, STATS, STATUS
+from splitbus_schemas.seal_keys import key_id, write_public
+from splitbus_schemas.topics import JOB, KEYS, STATS, STATUS
 
 ANNOUNCED = Announced(2**20, 20, None)
 GATEWAY = STATUS.at("home", node="gateway")
@@ -168,3 +171,89 @@ def test_for_people(run: Run, broker: Broker, site: str) -> None:
     result = run("doctor", "--broker", broker.url, "--site", site)
     assert "warn  access: anyone may connect without a name\n      do: allow_anonymous false" in result.stdout
     assert "fine  features" in result.stdout
+
+
+CAMERA_KEY, WORKER_KEY = bytes([1]) * 32, bytes([2]) * 32
+
+
+def sealing(
+    *, keys: m.KeyList | None, camera: bytes | None = CAMERA_KEY, worker: bytes | None = WORKER_KEY
+) -> list[Finding]:
+    """What is said of a site with one camera and one worker, by the keys that they have."""
+    retained = {GATEWAY: GATEWAY_READY}
+    for node, tier, public in (("cam1", "device", camera), ("edge1", "edge", worker)):
+        seal = {"key": key_id(public), "era": "e1"} if public else None
+        status = {"state": "ready", "node": node, "boot": "b", "tier": tier, "seal": seal}
+        retained[STATUS.at("home", node=node)] = m.NodeStatus.model_validate(status).to_json()
+    if keys is not None:
+        retained[KEYS.at("home")] = keys.to_json()
+    seen = replace(well(), retained=retained, speaking={"cam1", "edge1"})
+    return [finding for finding in judge(seen) if finding.what == "sealing"]
+
+
+def key_list(**roles: bytes) -> m.KeyList:
+    nodes = [
+        m.NodeKeys(node=node, role="device" if "cam" in node else "worker", keys=[write_public(public)])
+        for node, public in roles.items()
+    ]
+    return m.KeyList(epoch=1, nodes=nodes)
+
+
+def test_a_site_that_seals_well_and_one_that_seals_nothing() -> None:
+    (well,) = sealing(keys=key_list(cam1=CAMERA_KEY, edge1=WORKER_KEY))
+    assert (well.level, well.found) == (
+        Level.FINE,
+        "2 nodes have keys; cameras that are not listed send in clear",
+    )
+    (nothing,) = sealing(keys=None, camera=None, worker=None)
+    assert nothing.level == Level.FINE
+    assert "can read activations" in nothing.found
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "remedy"),
+    [
+        ({"keys": None}, "cam1 seals, but the gateway has published no list", "splitbus seal add cam1"),
+        ({"keys": key_list(edge1=WORKER_KEY)}, "cam1 has a key that is not in the gateway's list", "seal add cam1"),
+        (
+            {"keys": key_list(cam1=CAMERA_KEY, edge1=CAMERA_KEY)},
+            "edge1 has a key that is not in the gateway's list",
+            "splitbus seal add edge1 --worker",
+        ),
+        (
+            {"keys": key_list(cam1=CAMERA_KEY, edge1=WORKER_KEY), "camera": None},
+            "cam1 has a key in the list, but sends in clear, and workers refuse its frames",
+            "give it its seal_key",
+        ),
+        (
+            {"keys": key_list(cam1=CAMERA_KEY, edge1=WORKER_KEY), "worker": None},
+            "edge1 has a key in the list, but opens no sealed frames",
+            "give it its seal_key",
+        ),
+        (
+            {"keys": key_list(cam1=CAMERA_KEY), "worker": None},
+            "edge1 opens no sealed frames: cameras that seal do without it",
+            "splitbus seal add edge1 --worker",
+        ),
+        (
+            {"keys": key_list(edge1=WORKER_KEY).model_copy(update={"required": True}), "camera": None},
+            "cam1 sends in clear, and workers run sealed frames only",
+            "splitbus seal add cam1",
+        ),
+    ],
+)
+def test_each_way_to_seal_badly_is_named(given: dict[str, Any], found: str, remedy: str) -> None:
+    findings = [finding for finding in sealing(**given) if found in finding.found]
+    assert findings
+    assert findings[0].level == Level.WARN
+    assert remedy in findings[0].remedy
+
+
+def test_two_keys_of_a_node_are_told_until_one_is_retired() -> None:
+    both = key_list(cam1=CAMERA_KEY, edge1=WORKER_KEY)
+    nodes = [
+        both.nodes[0],
+        m.NodeKeys(node="edge1", role="worker", keys=[write_public(b"3" * 32), both.nodes[1].keys[0]]),
+    ]
+    findings = sealing(keys=both.model_copy(update={"nodes": nodes}))
+    assert any("splitbus seal retire edge1" in finding.remedy for finding in findings)

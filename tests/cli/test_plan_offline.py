@@ -15,7 +15,9 @@ from tests.cli.planned import cache, given, model_file, profile_of, tell_site, w
 from splitbus_cli.plan_question import parse_objective
 from splitbus_gateway.problem import OBJECTIVES, Objective
 from splitbus_runtime.mqtt import MqttBus
+from splitbus_schemas import messages as m
 from splitbus_schemas.errors import ConfigError
+from splitbus_schemas.topics import KEYS
 
 __all__ = ["cache"]
 
@@ -184,7 +186,7 @@ def spoken(bus: MqttBus, site: str, tmp_path: Path) -> str:
     return site
 
 
-def test_from_the_bus(run: Run, broker: Broker, spoken: str, tmp_path: Path) -> None:
+def test_from_the_bus(run: Run, bus: MqttBus, broker: Broker, spoken: str, tmp_path: Path) -> None:
     files = answer(run, *given(tmp_path))
     there = [tmp_path / "person.onnx", "--from-bus", "cam1", "--broker", broker.url, "--site", spoken]
     found = answer(run, *there)
@@ -193,6 +195,11 @@ def test_from_the_bus(run: Run, broker: Broker, spoken: str, tmp_path: Path) -> 
     assert found["chosen"]["predicted_ms"] == pytest.approx(files["chosen"]["predicted_ms"], rel=1e-6)
     supposed = answer(run, *there, "--link", "cam1:edge1=50kbit/900ms")
     assert supposed["chosen"]["label"] == "all on cam1"
+    topic = KEYS.at(spoken)  # where frames have to be sealed, a site whose nodes have no keys plans nothing else
+    bus.publish(topic, m.KeyList(epoch=1, required=True).to_json(), qos=1, retain=True)
+    sealed = answer(run, *there)
+    assert (sealed["chosen"]["label"], len(sealed["blocked"])) == ("all on cam1", 1)
+    assert "edge1 takes no frames of cam1 that are not sealed" in sealed["blocked"][0]
     stranger = run("plan", *there[:2], "cam9", *there[3:])
     assert stranger.exit_code == 1
     assert stranger.stderr == f"splitbus: device 'cam9' is not at site {spoken}: known are cam1\n"

@@ -22,7 +22,7 @@ NODE_OF = {"reply": "cam-a"}
 CROSSES = (
     dict.fromkeys(("status", "caps", "stats", "alert", "slices", "profile", "link", "plan-state", "stream"), "in")
     | dict.fromkeys(("reply", "blob-get"), "in")
-    | dict.fromkeys(("plan", "decision", "work", "peers", "job", "blob-data"), "out")
+    | dict.fromkeys(("plan", "decision", "work", "peers", "keys", "job", "blob-data"), "out")
 )
 """Not the models' cards and operators' pins, which it does not read; nor its heartbeat, which tries its own broker."""
 

@@ -16,14 +16,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 from tests import models
 from tests.broker_setup import TLS, ServerTls
-from tests.brokers import BrokerFactory, client_host
+from tests.brokers import Broker, BrokerFactory, client_host
 from tests.device.rig import Site, wait_for
+from tests.device.sealed_site import SealedSite, Thief
 
 from splitbus_device import Answer, InferenceSession
 from splitbus_gateway.certificates import create_authority, issue_node, issue_server
+from splitbus_gateway.signing import Signer
+from splitbus_schemas.packet_types import Job, Sealed
 from splitbus_schemas.topics import STATUS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -84,6 +88,28 @@ def test_the_loop_says_how_its_frames_crossed_the_bus(site: Site, tmp_path: Path
     assert f"  front-door>edge1  {lines[-1].split()[2]} ms  plan {plan.plan}  " in lines[-1]
     topic = STATUS.at(site.name, node="front-door")
     wait_for("it says goodbye", lambda: any(d.topic == topic and b'"stopping"' in d.payload for d in site.heard))
+
+
+@pytest.mark.broker
+def test_the_sealed_camera_is_read_by_its_worker_alone(broker: Broker, tmp_path: Path) -> None:
+    path, key, signer = tmp_path / "small.onnx", tmp_path / "seal.key", Signer(Ed25519PrivateKey.generate())
+    path.write_bytes(_small_model())
+    site = Site(broker, tmp_path, signer=signer)
+    sealed = SealedSite(site)
+    sealed.enrol("edge1")
+    key.write_text(sealed.enrol("cam-door") + "\n")
+    key.chmod(0o600)
+    plan = site.plan(site.register(path), [("edge1", 2)], device="cam-door")
+    site.publish(plan, "cam-door")
+    options = ("--broker", broker.url, "--site", site.name, "--device", "cam-door", "--frames", 3000)
+    with Thief(broker, site.name) as thief, sealed.worker("edge1", *site.stage_slices(plan)):
+        keys = ("--gateway-key", signer.public, "--seal-key", key)
+        lines = run(EXAMPLES / "camera_sealed.py", path, *options, *keys, cwd=tmp_path).splitlines()
+        assert len(lines) == 3000
+        assert "  cam-door>edge1  " in lines[-1]
+        assert any(isinstance(packet, Sealed) for _, packet in thief.packets("job"))
+        assert not any(isinstance(packet, Job) for _, packet in thief.packets("job"))
+    site.close()
 
 
 def test_the_durable_camera_gets_every_frame_once_whenever_it_is_killed(tmp_path: Path) -> None:

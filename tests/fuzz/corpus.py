@@ -6,6 +6,7 @@ Inputs that once found something stay beside them, under names of their own.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +18,11 @@ from tests.schemas.coefficients import CODER, TABLES, example
 from tests.schemas.wire import PREFIX
 
 from splitbus_gateway.signing import Signer
+from splitbus_schemas._sealed import write_clear
 from splitbus_schemas.codecs import encode_bytes
 from splitbus_schemas.entropy import METHODS
 from splitbus_schemas.packet import encode
+from splitbus_schemas.packet_types import Job, Sealed
 from splitbus_schemas.parts import split
 from splitbus_schemas.signature import SLICE
 from splitbus_schemas.topics import TOPICS
@@ -33,7 +36,14 @@ _TEST_KEY: Final = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b3269
 
 def made() -> dict[tuple[str, str], bytes]:
     """Inputs of our own encoders, by target and name."""
-    seeds = {**dict(_packets()), **dict(_codecs()), **dict(_coefficients()), **dict(_documents()), **dict(_texts())}
+    seeds = {
+        **dict(_packets()),
+        **dict(_opened()),
+        **dict(_codecs()),
+        **dict(_coefficients()),
+        **dict(_documents()),
+        **dict(_texts()),
+    }
     return {key: data for key, data in seeds.items() if len(data) <= MAX_SEED_BYTES}
 
 
@@ -52,6 +62,17 @@ def _packets() -> Iterator[tuple[tuple[str, str], bytes]]:
             pieces = [bytes(piece) for piece in split(data, number=7, limit=max(256, len(data) // 3), train=train)]
             joined = b"".join(len(piece).to_bytes(2, "little") + piece for piece in pieces)
             yield ("parts", f"{name}-train" if train else name), joined
+
+
+def _opened() -> Iterator[tuple[tuple[str, str], bytes]]:
+    """Headers of sealed jobs, and what is sealed behind them, not sealed yet."""
+    template = PACKETS["sealed-job"]
+    assert isinstance(template, Sealed)
+    for name in ("job", "job-zstd", "job-pictures"):
+        plain = PACKETS[name]
+        assert isinstance(plain, Job)
+        header, body = write_clear(replace(plain, answer=template.clear.frame.boot), template.seal)
+        yield ("opened", name), bytes([7]) + len(header).to_bytes(2, "little") + header + body
 
 
 def _codecs() -> Iterator[tuple[tuple[str, str], bytes]]:

@@ -11,7 +11,9 @@ from typing import Final
 
 import atheris
 
-with atheris.instrument_imports(include=["splitbus_schemas", "splitbus_runtime.trust", "msgpack.fallback"]):
+with atheris.instrument_imports(
+    include=["splitbus_schemas", "splitbus_runtime.trust", "splitbus_runtime.sealing", "msgpack.fallback"]
+):
     from tests.fuzz.corpus import FOLDER
     from tests.fuzz.targets import TARGETS, try_one
 

@@ -6,20 +6,27 @@ An input is what comes from the wire; where a decoder needs more (which message,
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final, TypeAlias
 
+from tests.packets import SEAL_SECRETS, SEAL_SHARE
 from tests.schemas.coefficients import CODER, SHAPE
 from tests.schemas.wire import seal
 
+from splitbus_runtime.keyring import Keyring, Known
+from splitbus_runtime.sealing import Sealer
 from splitbus_runtime.trust import Trust
 from splitbus_schemas import messages as m
 from splitbus_schemas import packet, topics
 from splitbus_schemas.codecs import CODINGS
 from splitbus_schemas.entropy import read_coder
 from splitbus_schemas.errors import ConfigError, DecodeError
-from splitbus_schemas.packet_types import Job, Result, Tensor
+from splitbus_schemas.packet_types import Job, Result, Sealed, Tensor
 from splitbus_schemas.parts import Assembler
+from splitbus_schemas.seal_keys import key_id
+from splitbus_schemas.sealed import session_info
 from splitbus_schemas.signature import SLICE, read_key
 
 Target: TypeAlias = Callable[[bytes], None]
@@ -40,6 +47,18 @@ CODING_NAMES: Final = sorted(name for name, coding in CODINGS.items() if coding.
 
 _TRUST: Final = Trust([PUBLIC_KEY])
 
+SEAL_ERA: Final = "0123456789abcdef"
+SEALED_AS: Final = 5
+SEAL_KEYS: Final = Known(
+    keys={(node, key_id(secret.public)): secret.public for node, secret in SEAL_SECRETS.items()},
+    devices=frozenset({"cam1"}),
+    workers=frozenset({"edge1"}),
+)
+_SESSION: Final = SEAL_SECRETS["cam1"].send_to(
+    SEAL_SECRETS["edge1"].public, session_info("home", "cam1", "edge1", SEAL_ERA), SEAL_SHARE
+)[1]
+"""That of the packets in the corpus."""
+
 
 def _packet(data: bytes) -> None:
     found = packet.decode(data)
@@ -51,6 +70,21 @@ def _sealed_packet(data: bytes) -> None:
     """Kind, length of the header in two bytes, header, body: behind a right checksum."""
     length = int.from_bytes(data[1:3], "little")
     _packet(seal(data[0] if data else 0, data[3 : 3 + length], data[3 + length :], packed=True))
+
+
+def _opened(data: bytes) -> None:
+    """The same, sealed by a camera that has a key: what a worker does with a hostile one."""
+    kind, length = (data[0] if data else 0), int.from_bytes(data[1:3], "little")
+    header, body = data[3 : 3 + length], data[3 + length :]
+    keyring = Keyring(_TRUST, site="home", path=Path(os.devnull) / "keys.json")
+    keyring.known = SEAL_KEYS
+    sealed = _SESSION.seal(SEALED_AS, bytes([kind]) + header, body)
+    found = packet.decode(seal(kind, header, sealed, packed=True))
+    if not isinstance(found, Sealed):
+        raise DecodeError("it is not sealed")
+    opened = Sealer(SEAL_SECRETS["edge1"], keyring, site="home", node="edge1", era=SEAL_ERA).open(found)
+    for tensor in opened.tensors:
+        packet.unpack_tensor(tensor)
 
 
 def _parts(data: bytes) -> None:
@@ -112,6 +146,7 @@ def _text(data: bytes) -> None:
 TARGETS: Final[dict[str, Target]] = {
     "packet": _packet,
     "sealed-packet": _sealed_packet,
+    "opened": _opened,
     "parts": _parts,
     "codec": _codec,
     "coefficients": _coefficients,

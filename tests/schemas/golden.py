@@ -21,6 +21,10 @@ from splitbus_schemas.parts import split
 GOLDEN: Final = Path(__file__).parents[2] / "schemas" / "golden" / f"v{WIRE_VERSION}"
 
 
+ADDED: Final = {"answer": ""}
+"""Fields that came later, and what stands for their absence: vectors of before do not have them."""
+
+
 def describe(packet: Packet) -> dict[str, Any]:
     """A packet as JSON can hold it: bytes in hexadecimal, tensors decoded."""
     return {"kind": type(packet).__name__, **_plain(packet)}
@@ -38,7 +42,8 @@ def _plain(value: Any) -> Any:
         case str() | int():
             return value
         case _:
-            return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            return {name: _plain(inner) for name, inner in found.items() if ADDED.get(name) != inner}
 
 
 def is_deterministic(packet: Packet) -> bool:

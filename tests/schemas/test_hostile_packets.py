@@ -203,7 +203,7 @@ PREFIXES = {
     "another version": (4, 2, VersionError, "upgrade"),
     "version zero": (4, 0, VersionError, "upgrade"),
     "kind zero": (5, 0, DecodeError, "kind 0"),
-    "an unknown kind": (5, 7, DecodeError, "kind 7"),
+    "an unknown kind": (5, 9, DecodeError, "kind 9"),
     "the first reserved field": (7, 1, DecodeError, "reserved"),
     "the second reserved field": (23, 1, DecodeError, "reserved"),
     "another magic": (3, 0, DecodeError, "begins with"),

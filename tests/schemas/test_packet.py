@@ -16,10 +16,23 @@ from tests.schemas.golden import GOLDEN
 from tests.schemas.wire import PREFIX, seal, take_apart
 
 from splitbus_schemas import _kinds
+from splitbus_schemas._sealed import SEALED_KINDS
 from splitbus_schemas.codecs import CODECS, CODINGS, decode_bytes, encode_bytes
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError
 from splitbus_schemas.packet import Array, decode, encode, pack_tensor, unpack_tensor
-from splitbus_schemas.packet_types import BlobPiece, Echo, FrameId, Hop, Job, Packet, Probe, Refusal, Result, Spent
+from splitbus_schemas.packet_types import (
+    BlobPiece,
+    Echo,
+    FrameId,
+    Hop,
+    Job,
+    Packet,
+    Probe,
+    Refusal,
+    Result,
+    Sealed,
+    Spent,
+)
 
 CONTRACT = GOLDEN.parents[1] / "README.md"
 
@@ -112,7 +125,8 @@ def test_raw_tensors_share_the_packets_bytes() -> None:
 
 def test_the_registries_are_complete() -> None:
     """WIRE-11, WIRE-19: every type of packet has a kind, every codec a known coding, every dtype is registered."""
-    assert set(typing.get_args(Packet)) == set(_kinds.KINDS_BY_TYPE)
+    assert set(typing.get_args(Packet)) == {*_kinds.KINDS_BY_TYPE, Sealed}
+    assert {number: kind.type for number, kind in SEALED_KINDS.items()} == {7: Job, 8: Result}
     assert [kind.number for kind in _kinds.KINDS] == [1, 2, 3, 4, 5, 6]
     assert {codec.coding for codec in CODECS.values()} <= set(CODINGS)
     assert set(_kinds.DTYPES) == set(DTYPES)

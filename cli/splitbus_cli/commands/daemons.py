@@ -57,6 +57,14 @@ def worker(
             help="The gateway's public key, or a file of it; what it did not sign is refused.",
         ),
     ] = None,
+    seal_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="SPLITBUS_SEAL_KEY",
+            help="Its own key, from `splitbus seal add`: opens sealed frames.",
+        ),
+    ] = None,
 ) -> None:
     """Run a worker, at the edge or in the cloud: it runs the slices that frames name.
 
@@ -77,5 +85,6 @@ def worker(
         "slowdown": slowdown,
         "state_dir": state_dir,
         "gateway_key": gateway_key,
+        "seal_key": seal_key,
     }
     raise typer.Exit(service.run(layered(WorkerConfig, load_config, config, over)))

@@ -33,6 +33,9 @@ def enroll(
     state_dir: Annotated[Path, typer.Option(metavar="DIR", help="The gateway's, whose public key is printed.")] = Path(
         "/var/lib/splitbus"
     ),
+    seal: Annotated[
+        bool, typer.Option("--seal", help="Its frames are sealed: make its key too, in the list in --state-dir.")
+    ] = False,
     pid_file: PidFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,18 +46,25 @@ def enroll(
     from splitbus_cli.devices import BrokerFolder, enroll_device
 
     files = BrokerFolder(folder, pid_file)
-    enroll_device(files, device, certs=certs, url=broker, state_dir=state_dir, site=site, as_json=as_json)
+    enroll_device(files, device, certs=certs, url=broker, state_dir=state_dir, site=site, seal=seal, as_json=as_json)
 
 
 @app.command()
-def revoke(device: Device, folder: Folder = MOSQUITTO, pid_file: PidFile = None) -> None:
-    """Take a device's credentials and rights; a certificate is worth nothing from then on.
+def revoke(
+    device: Device,
+    folder: Folder = MOSQUITTO,
+    state_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="The gateway's, in whose list its seal keys are.")
+    ] = Path("/var/lib/splitbus"),
+    pid_file: PidFile = None,
+) -> None:
+    """Take a device's credentials, rights and seal keys; a certificate is worth nothing from then on.
 
     Example: splitbus device revoke cam-front
     """
     from splitbus_cli.devices import BrokerFolder, revoke_device
 
-    revoke_device(BrokerFolder(folder, pid_file), device)
+    revoke_device(BrokerFolder(folder, pid_file), device, state_dir=state_dir)
 
 
 @app.command("list")
