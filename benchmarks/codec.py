@@ -1,6 +1,6 @@
 """Bytes at equal agreement: the transform codec against JALAD, DynO, and the camera's own JPEG and WebP.
 
-    .venv/bin/python benchmarks/codec.py --models DIR --images DIR [--labels FILE] [--model NAME] [--json FILE]
+    .venv/bin/python benchmarks/codec.py --models DIR --images DIR [--labels FILE] [--measure M:F] [--model NAME]
 
 Pictures of the folder (or, where an .npz holds x and y of the model's size, those) are put in order of their names:
 each second one calibrates, the others are reported, each in so many views (the middle, mirrored, corners). Agreement is
@@ -25,7 +25,8 @@ from _report import Figure, parser, report
 from PIL import Image, ImageOps
 
 from splitbus_gateway.graph import Cut, ModelGraph, cut_at, extract, load_graph, open_slice, useful_cuts
-from splitbus_gateway.sizes import measure
+from splitbus_gateway.measures import Measure, load_measure
+from splitbus_gateway.sizes import measure as measure_cuts
 from splitbus_gateway.transform import node_coder, wire_name
 from splitbus_gateway.transform.calibrate import Calibrated
 from splitbus_gateway.transform.model import calibrate_cuts, promising
@@ -81,6 +82,7 @@ class Subject:
     labels: list[int]
     whole: Session
     expected: Answers
+    measure: Measure | None = None
 
     def feed(self, pixels: Array) -> dict[str, Array]:
         """What the model is given of a picture."""
@@ -93,7 +95,8 @@ class Subject:
 
     def point(self, setting: str, sizes: Sequence[int], found: Answers) -> Point:
         """How good a setting is that sent so many bytes and led to these answers."""
-        same = [_same(*pair) for pair in zip(self.expected, found, strict=True)]
+        holds = self.measure.holds if self.measure else _same
+        same = [holds(*pair) for pair in zip(self.expected, found, strict=True)]
         return Point(setting, float(np.mean(sizes)), float(np.mean(same)), self.accuracy(found))
 
     def accuracy(self, found: Answers) -> float:
@@ -126,6 +129,9 @@ def main() -> None:
 def _options() -> ArgumentParser:
     options = parser(__doc__)
     options.add_argument("--labels", type=Path, metavar="FILE", help="a .csv with the columns file and class_index")
+    options.add_argument(
+        "--measure", default="", metavar="M:F", help="what counts as the same answer, as for model add"
+    )
     options.add_argument("--model", default="", metavar="NAME", help="only the model of this file, without .onnx")
     options.add_argument("--cuts", default="", metavar="N,N", help="only these cuts (default: where the codec can win)")
     options.add_argument("--views", type=int, default=4, metavar="N", help="of each reported picture (default: 4)")
@@ -142,7 +148,8 @@ def read_subject(path: Path, options: Namespace) -> Subject:
     calibration = [view for picture in pictures[::2] for view in _views(picture, (height, width), 2)]
     reported = [view for picture in pictures[1::2] for view in _views(picture, (height, width), options.views)]
     repeated = [label for label in labels[1::2] for _ in range(options.views)]
-    subject = Subject(graph, path.stem, calibration, reported, repeated, whole, [])
+    measure = load_measure(options.measure) if options.measure else None
+    subject = Subject(graph, path.stem, calibration, reported, repeated, whole, [], measure)
     subject.expected.extend(run_named(whole, subject.feed(pixels)) for pixels in subject.pictures)
     return subject
 
@@ -197,7 +204,7 @@ def measure_model(subject: Subject, options: Namespace) -> Iterator[Figure]:
     begun = time.perf_counter()
     transforms = calibrate_cuts(graph, cuts, [subject.feed(pixels) for pixels in subject.calibration])
     yield Figure(f"{name}.calibration", time.perf_counter() - begun, "s", f"{len(cuts)} cuts, wall time")
-    timed = measure(graph, cuts, [subject.feed(pixels) for pixels in subject.pictures[:TIMED]],
+    timed = measure_cuts(graph, cuts, [subject.feed(pixels) for pixels in subject.pictures[:TIMED]],
                     codecs=tuple(SHIFTS), transforms=transforms)  # fmt: skip
     for here in walk(graph, cuts, [subject.feed(pixels) for pixels in subject.pictures]):
         label = f"{name}.{here.cut.index}"
@@ -207,6 +214,7 @@ def measure_model(subject: Subject, options: Namespace) -> Iterator[Figure]:
         for way, points in ways.items():
             yield from shown(f"{label}.{way}", points)
         yield from compared(label, ways | pictures)
+        yield from within_a_point(label, raw, ways, subject.accuracy(subject.expected))
         yield from coders_compared(subject, here.cut, transforms)
         coding = [size for size in timed.sizes if size.cut == here.cut.index]
         for size in coding:
@@ -229,6 +237,19 @@ def compared(label: str, ways: Mapping[str, Sequence[Point]]) -> Iterator[Figure
         for way in ("jalad", "dyno", "jpeg", "webp"):
             theirs = bytes_at(ways[way], target)
             yield Figure(f"{label}.against_{way}.at{target:g}", ours / theirs, "x", f"{ours:.0f} of {theirs:.0f} B")
+
+
+def within_a_point(
+    label: str, raw: int, ways: Mapping[str, Sequence[Point]], accuracy: float
+) -> Iterator[Figure]:  # fmt: skip
+    """How many times fewer bytes than float32 each way sends at one point of accuracy lost, at most; without labels at
+    one answer in a hundred that changes.
+    """
+    for way, points in ways.items():
+        good = [p for p in points if (p.agreement if np.isnan(accuracy) else 1 - accuracy + p.accuracy) >= 0.99 - 1e-9]
+        best = min(good, key=lambda point: point.size, default=None)
+        if best:
+            yield Figure(f"{label}.{way}.within_a_point", raw / best.size, "x smaller", f"{best.setting}")
 
 
 def bytes_at(points: Sequence[Point], target: float) -> float:

@@ -29,6 +29,7 @@ from splitbus_schemas.packet_types import (
 )
 from splitbus_schemas.seal_keys import key_id, write_public
 from splitbus_schemas.sealed import seal_packet, session_info
+from splitbus_schemas.tensor_file import Source, TensorFile
 
 MODEL: Final = sha256(b"model")
 HEAD, MIDDLE, TAIL = (sha256(name) for name in (b"head", b"middle", b"tail"))
@@ -254,3 +255,19 @@ MESSAGES: Final[dict[str, m.Message]] = {
     ),
 }  # fmt: skip
 """By the name of their topic, and variants behind a dash."""
+
+FILES = {
+    "raw": TensorFile(
+        "raw", (Source("x", "int16", (2, 3)),), (pack_tensor("x", np.arange(6, dtype="int16").reshape(2, 3), "raw"),)
+    ),
+    "q8": TensorFile(
+        "q8",
+        (Source("x", "float32", (1, 4, 8, 8)),),
+        (
+            pack_tensor("x::q8", (np.arange(256) % 7).astype("uint8").reshape(1, 4, 8, 8), "zstd"),
+            pack_tensor("x::q8.lo", np.full((1, 4, 1, 1), -1, "float32"), "zstd"),
+            pack_tensor("x::q8.step", np.full((1, 4, 1, 1), 0.25, "float32"), "zstd"),
+        ),
+    ),
+}
+"""Coded tensors as `splitbus codec` writes them, by codec."""

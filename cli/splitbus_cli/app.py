@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from splitbus_cli import logs
-from splitbus_cli.commands import certs, daemons, demo, device, doctor, graphs, model, plan, profile, seal, watching
+from splitbus_cli.commands import (
+    certs,
+    codec,
+    daemons,
+    demo,
+    device,
+    doctor,
+    graphs,
+    model,
+    plan,
+    profile,
+    seal,
+    watching,
+)
 from splitbus_cli.main import missing
 from splitbus_cli.options import takes_target
 from splitbus_schemas.errors import SplitbusError
@@ -72,6 +85,7 @@ def main(
 app.command()(takes_target(daemons.gateway))
 app.command()(takes_target(daemons.worker))
 app.add_typer(model.app, name="model")
+app.add_typer(codec.app, name="codec")
 app.add_typer(plan.app, name="plan")
 app.command()(takes_target(watching.top))
 app.command()(takes_target(watching.tap))

@@ -60,16 +60,25 @@ def show(
         draw_rates(found, f"{record.name}: bytes against agreement", out)
     if as_json:
         chosen = [row for row in found if cut in (None, row.coded.cut)]
-        print(json.dumps({"model": record.model, "samples": record.sample_count, "rows": [r.facts() for r in chosen]}))
+        print(json.dumps(_facts(record, chosen)))
         return
     chosen = [row for row in found if row.coded.cut == cut] if cut is not None else smallest(found, min_agreement)
-    _print(chosen)
+    _print(chosen, labelled=record.accuracy is not None)
     for line in _words(record, cut, min_agreement, out):
         print(line)
 
 
-def _print(found: Sequence[Row]) -> None:
-    table = new_table(None, "cut", "codec", "median", "1 in 10 above", "smaller", "agree", "proven", "encode", "decode")
+def _facts(record: ModelRecord, chosen: Sequence[Row]) -> dict[str, Any]:
+    judged = {"accuracy": record.accuracy, "measure": record.measure}
+    known = {name: value for name, value in judged.items() if value is not None}
+    return {"model": record.model, "samples": record.sample_count, **known, "rows": [row.facts() for row in chosen]}
+
+
+def _print(found: Sequence[Row], *, labelled: bool) -> None:
+    right = ("right",) if labelled else ()
+    table = new_table(
+        None, "cut", "codec", "median", "1 in 10 above", "smaller", "agree", "proven", *right, "encode", "decode"
+    )
     for row in found:
         coded = row.coded
         add_row(
@@ -81,6 +90,7 @@ def _print(found: Sequence[Row]) -> None:
             f"{row.smaller:.1f}x",
             percent(coded.agreement),
             percent(row.proven),
+            *((percent(coded.accuracy or 0.0),) if labelled else ()),
             milliseconds(coded.encode_ms),
             milliseconds(coded.decode_ms),
         )
@@ -90,6 +100,10 @@ def _print(found: Sequence[Row]) -> None:
 def _words(record: ModelRecord, cut: int | None, min_agreement: float, out: Path | None) -> Iterator[str]:
     what = "made-up inputs" if record.samples == "synthetic" else "samples"
     yield f"measured on {record.sample_count} {what}; proven with 95 % confidence; times on this machine, one thread"
+    if record.accuracy is not None:
+        yield f"right: of labelled answers; the un-split model {percent(record.accuracy)}"
+    if record.measure:
+        yield f"agree: as {record.measure} says"
     if cut is None:
         yield f"the smallest at each cut with an agreement of {min_agreement:g}; all of one cut: --cut N"
     if out:

@@ -14,9 +14,10 @@ from splitbus_cli.layers import layered
 from splitbus_cli.progress import progress_bar
 from splitbus_cli.registry import open_gateway_registry
 from splitbus_cli.tables import add_row, new_table
-from splitbus_cli.text import milliseconds, shape, size
+from splitbus_cli.text import milliseconds, percent, shape, size
 from splitbus_gateway.config import GatewayConfig, load_config
 from splitbus_gateway.graph.images import Color, ImageInput, Layout
+from splitbus_gateway.measures import Measure, load_measure
 from splitbus_gateway.records import ModelRecord
 from splitbus_gateway.registry import Registry
 from splitbus_schemas.errors import ConfigError
@@ -78,12 +79,26 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+@dataclass(frozen=True)
+class JudgeOptions:
+    """How answers are judged: by labels, by a function of the owner's own."""
+
+    labels: Path | None = None
+    measure: Measure | None = None
+
+
+def load_judge(labels: Path | None, measure: str | None) -> JudgeOptions:
+    """What the command line says of it. Raises ConfigError."""
+    return JudgeOptions(labels, load_measure(measure) if measure else None)
+
+
 def add(
     registry: Registry,
     name: str,
     path: Path,
     samples: Path | None,
     image: ImageInput | None,
+    judge: JudgeOptions,
     *,
     calibrate: Path | None = None,
     replace: bool,
@@ -98,6 +113,8 @@ def add(
             samples,
             image=image,
             calibrate=calibrate,
+            labels=judge.labels,
+            measure=judge.measure,
             replace=replace,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
@@ -111,6 +128,8 @@ def add(
         f"added {name}: {record.card.nodes} nodes, {cuts} useful cuts, {size(_bytes(record))}, measured on "
         f"{record.sample_count} {'made-up inputs' if record.samples == 'synthetic' else 'samples'}"
     )
+    if record.accuracy is not None:
+        print(f"the un-split model is right on {percent(record.accuracy)} of them")
     if record.card.made_from:
         print(f"it is a model of its own that takes frames: open it by name, or splitbus model export {name} FILE")
     if whole:

@@ -13,7 +13,7 @@ from splitbus_gateway.problem import Codings, Cut, Floats, Limits, LinkFacts, No
 from splitbus_gateway.sealed_nodes import sealing_objection
 from splitbus_gateway.state import NodeView, StreamView, World
 from splitbus_schemas import messages as m
-from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.codecs import CODECS, no_safer
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.limits import MAX_PACKET_BYTES, MAX_PARTS
 from splitbus_schemas.parts import PART_PREFIX_BYTES
@@ -85,7 +85,7 @@ def build_problem(
         codings=replace(
             model.codings,
             coded_bytes=_corrected(model.codings, stream),
-            agreement=_doubted(model.codings, doubts or {}),
+            agreement=doubted_agreement(model.codings, doubts or {}),
         ),
         reference_ms=max(model.reference_ms, 1e-6),
         answer_bytes=model.answer_bytes,
@@ -210,10 +210,11 @@ def _corrected(codings: Codings, stream: StreamView) -> Floats:
     return sizes
 
 
-def _doubted(codings: Codings, doubts: Mapping[tuple[int, str], float]) -> Floats:
-    """Agreement as the samples had it, or as frames have it where that is less."""
+def doubted_agreement(codings: Codings, doubts: Mapping[tuple[int, str], float]) -> Floats:
+    """Agreement as the samples had it, or as frames have it where that is less; what keeps still less is no better."""
     kept = codings.agreement.copy()
-    for (index, codec), share in doubts.items():
+    cells = [(index, name, share) for (index, codec), share in doubts.items() for name in no_safer(codec)]
+    for index, codec, share in cells:
         if index in codings.cuts[:-1] and codec in codings.codecs:
             cell = codings.cuts.index(index), codings.codecs.index(codec)
             kept[cell] = min(kept[cell], share)

@@ -33,6 +33,8 @@ class CodedSize(Part):
     error: float | None = Field(
         default=None, description="Largest relative error of an output; none when it is not finite."
     )
+    mean_bytes: Count | None = Field(default=None, description="The whole packet; none from before it was kept.")
+    accuracy: Fraction | None = Field(default=None, description="Share of right answers, where labels were given.")
 
 
 class CutRecord(Part):
@@ -89,6 +91,8 @@ class ModelRecord(Part):
     whole_ms: Milliseconds
     answer_bytes: Count
     sizes: list[CodedSize]
+    accuracy: Fraction | None = Field(default=None, description="Of the un-split model, where labels were given.")
+    measure: str | None = Field(default=None, description="The owner's function that says which answers are the same.")
 
     @property
     def name(self) -> str:

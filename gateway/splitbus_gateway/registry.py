@@ -12,23 +12,24 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Final, TypeAlias
 
-import numpy as np
-
 from splitbus_gateway.graph import Cut, ModelGraph, cut_at, load_graph, useful_cuts
 from splitbus_gateway.graph import TensorSpec as GraphTensor
 from splitbus_gateway.graph.images import ImageInput
 from splitbus_gateway.graph.memory import memory_bytes
+from splitbus_gateway.inputs import Inputs, Offer
+from splitbus_gateway.measures import Measure
 from splitbus_gateway.model_files import ModelFiles
 from splitbus_gateway.records import CutRecord, ImageRecord, ModelRecord, Outdated, read_record
-from splitbus_gateway.samples import Feed, Given, read_samples, sample_shapes, synthetic_samples
-from splitbus_gateway.sizes import Measured, Progress, measure, silent
+from splitbus_gateway.samples import Given, sample_shapes
+from splitbus_gateway.sizes import Measured, Progress, silent
+from splitbus_gateway.sizes import measure as measure_cuts
 from splitbus_gateway.transform import Calibrated
 from splitbus_gateway.transform.archive import ARCHIVE, read_archive, write_archive
 from splitbus_gateway.transform.model import calibrate_cuts
@@ -43,14 +44,9 @@ log = logging.getLogger(__name__)
 DEFAULT_SAMPLES: Final = 16
 """Eight can all keep their class under a codec that turns one frame in twelve."""
 
-CALIBRATION_SAMPLES: Final = 256
-"""Beyond, calibrating takes longer and finds nothing new."""
-
 MAX_MODELS: Final = 32
 
 Calibration: TypeAlias = tuple[int, int] | None
-
-_MEASURED: Final = 2  # times as many held-out inputs as samples without calibration: agreement is a promise there
 
 _FLOAT_BYTES: Final = 4
 
@@ -150,13 +146,16 @@ class Registry:
         *,
         image: ImageInput | None = None,
         calibrate: Given | None = None,
+        labels: Path | None = None,
+        measure: Measure | None = None,
         replace: bool = False,
         progress: Progress = silent,
     ) -> ModelCard:
         """Register the model in a file: copy, cut and measure it. The same model and samples are not measured again.
 
         `calibrate` gives real inputs from which the transform codec is found; without samples, it is found from one
-        half of them, and the other half is what everything is measured on. With an `image` it is first made to take
+        half of them, and the other half is what everything is measured on. `labels` (see `labels.read_labels`) give the
+        accuracy as well, a `measure` says which answers are the same. With an `image` it is first made to take
         frames, which gives a model of its own. Raises ModelError for a bad model, for samples that do not fit it, and,
         unless `replace`, for a name that another model has; ConfigError for a name that cannot stand in a topic.
         """
@@ -164,8 +163,8 @@ class Registry:
         try:
             with self._files.taking_frames(path, image) as made:
                 graph = _load(made, calibrate if samples is None else samples)
-                inputs = self._inputs(graph, samples, calibrate)
-                digest = _digest([*inputs.measured, *inputs.calibration])
+                inputs = Offer(samples, calibrate, labels, measure).inputs(graph.inputs, self._samples)
+                digest = inputs.digest
                 known = self._known(name, graph, replace=replace)
                 if known is not None and (known.model, known.samples_sha256) == (graph.sha256, digest):
                     return known.card
@@ -253,20 +252,12 @@ class Registry:
             )
         return record
 
-    def _inputs(self, graph: ModelGraph, samples: Given | None, calibrate: Given | None) -> _Inputs:
-        given = [] if calibrate is None else list(read_samples(calibrate, graph.inputs, CALIBRATION_SAMPLES))
-        if samples is not None:
-            return _Inputs(list(read_samples(samples, graph.inputs, self._samples)), given)
-        if calibrate is not None:
-            return _Inputs(given[1::2][: self._samples * _MEASURED], given[::2])
-        return _Inputs(synthetic_samples(graph.inputs, self._samples), [])
-
-    def _record(self, added: _Added, graph: ModelGraph, inputs: _Inputs, progress: Progress) -> ModelRecord:
+    def _record(self, added: _Added, graph: ModelGraph, inputs: Inputs, progress: Progress) -> ModelRecord:
         useful = useful_cuts(graph, ratio=self._ratio * _narrowness(graph))
         start = cut_at(graph, 0)
         cuts = (start, *useful.cuts) if start.legal else ()
         transforms = calibrate_cuts(graph, cuts, inputs.calibration, progress=progress) if inputs.calibration else {}
-        measured = _measure(graph, cuts, inputs.measured, transforms, progress, made_up=added.samples is None)
+        measured = _measure(graph, cuts, inputs, transforms, progress, made_up=added.samples is None)
         self._files.note(graph.sha256, ARCHIVE, write_archive(transforms) if transforms else b"")
         *memory, whole_memory = memory_bytes(graph, [*(cut.index for cut in cuts), graph.steps])
         card = ModelCard(
@@ -296,6 +287,8 @@ class Registry:
             whole_ms=measured.whole_ms,
             answer_bytes=measured.answer_bytes,
             sizes=list(measured.sizes),
+            accuracy=measured.accuracy,
+            measure=inputs.judge.measure.name if inputs.judge.measure else None,
         )
 
     def _write(self, record: ModelRecord) -> None:
@@ -307,14 +300,6 @@ class Registry:
         """Remove a model's files unless a name needs them. Others' are left: they may be about to get their name."""
         if self.find_by_hash(model) is None:
             self._files.drop(model)
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What a model is measured on, and what its transforms are found from."""
-
-    measured: Sequence[Feed]
-    calibration: Sequence[Feed]
 
 
 @dataclass(frozen=True)
@@ -352,14 +337,14 @@ def _load(path: Path, samples: Given | None) -> ModelGraph:
 def _measure(
     graph: ModelGraph,
     cuts: Sequence[Cut],
-    feeds: Sequence[Feed],
+    inputs: Inputs,
     transforms: Mapping[str, Calibrated],
     progress: Progress,
     *,
     made_up: bool,
 ) -> Measured:
     try:
-        return measure(graph, cuts, feeds, transforms=transforms, progress=progress)
+        return measure_cuts(graph, cuts, inputs.measured, transforms=transforms, judge=inputs.judge, progress=progress)
     except ModelError as error:
         hint = "; it may not take made-up inputs: give some with --samples" if made_up else ""
         raise ModelError(f"{graph.files[0].name} cannot be measured: {error}{hint}") from error
@@ -369,15 +354,6 @@ def _label(samples: Given | None) -> str:
     if samples is None:
         return "synthetic"
     return str(samples.resolve()) if isinstance(samples, Path) else "given"
-
-
-def _digest(feeds: Iterable[Feed]) -> str:
-    digest = hashlib.sha256()
-    for feed in feeds:
-        for name, array in sorted(feed.items()):
-            digest.update(f"{name}\0{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _spec(spec: GraphTensor) -> TensorSpec:

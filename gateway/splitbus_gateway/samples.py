@@ -33,18 +33,32 @@ def read_samples(source: Given, inputs: Sequence[TensorSpec], limit: int) -> lis
 
     Raises ModelError for one that does not fit the model.
     """
-    if isinstance(source, Path) and source.is_dir() and (pictures := _files(source, SUFFIXES)):
+    if isinstance(source, Path) and (pictures := chosen_pictures(source, limit)):
         spec = frame_input(inputs, str(source))
-        return [{spec.name: read_picture(path, spec)} for path in _chosen(pictures, limit)]
+        return [{spec.name: read_picture(path, spec)} for path in pictures]
     feeds = [feed for entry in _entries(source, inputs) for feed in _feeds(entry, inputs, _what(source))]
     if not feeds:
         raise ModelError(f"{_what(source)} hold no input: give at least one")
     return _chosen(feeds, limit) if isinstance(source, Path) else feeds
 
 
+def chosen_rows(count: int, limit: int) -> list[int]:
+    """Which of so many samples are taken: at most `limit`, evenly spread."""
+    return [int(row) for row in np.linspace(0, count - 1, min(limit, count)).round()]
+
+
+def chosen_pictures(folder: Path, limit: int) -> list[Path]:
+    """The pictures in a folder, or in folders in it, that are taken of it; none for anything else."""
+    return _chosen(_pictures(folder), limit) if folder.is_dir() else []
+
+
 def _chosen(entries: Sequence[T], limit: int) -> list[T]:
-    chosen = np.linspace(0, len(entries) - 1, min(limit, len(entries))).round().astype(int)
-    return [entries[index] for index in chosen]
+    return [entries[row] for row in chosen_rows(len(entries), limit)]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    found = _files(folder, SUFFIXES)
+    return found or sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
 
 
 def sample_shapes(source: Given, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, ...]]:
@@ -66,7 +80,7 @@ def _entries(source: Given, inputs: Sequence[TensorSpec]) -> Sequence[Array | Fe
         return source
     if not source.is_dir():
         return [_read(source, inputs)]
-    if _files(source, SUFFIXES):
+    if _pictures(source):
         return []  # pictures are made to fit, they decide nothing
     files = _files(source, _ARRAYS)
     if not files:

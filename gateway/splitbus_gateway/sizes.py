@@ -12,18 +12,15 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import numpy as np
-from onnx import ModelProto, ValueInfoProto, helper
 
-from splitbus_gateway.agreement import agreement
-from splitbus_gateway.graph import Cut, ModelGraph, TensorSpec, extract, open_slice, wire_tensors
-from splitbus_gateway.graph.codec_nodes import Nodes, Transforms, decode, encode
-from splitbus_gateway.graph.tensors import ONNX_DTYPES
+from splitbus_gateway.ends import Ends
+from splitbus_gateway.graph import Cut, ModelGraph, extract, open_slice
+from splitbus_gateway.judging import BY_ANSWERS, Judge, Verdict
 from splitbus_gateway.records import CodedSize
 from splitbus_gateway.samples import Feed
-from splitbus_gateway.transform import Calibrated, node_coder, wire_name
-from splitbus_gateway.walk import Here, run_named, walk
-from splitbus_runtime.engine import Array, Session, open_session
-from splitbus_runtime.sameness import relative_error
+from splitbus_gateway.transform import Calibrated
+from splitbus_gateway.walk import Here, run_each, run_named, walk
+from splitbus_runtime.engine import Array, open_session
 from splitbus_schemas import packet
 from splitbus_schemas.codecs import CODECS, TRANSFORM, Codec
 from splitbus_schemas.entropy import Coder
@@ -35,7 +32,6 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 NONE_CALIBRATED: Final[Mapping[str, Calibrated]] = MappingProxyType({})
 
-_CODEC_OPSET = 13  # for models that use no default operator
 _ID = "0" * 16
 _HASH = "0" * 64
 _FRAME = FrameId(_ID, _ID, 10**6)
@@ -49,6 +45,8 @@ class Measured:
     whole_ms: float
     answer_bytes: int
     sizes: tuple[CodedSize, ...]
+    accuracy: float | None = None
+    """The un-split model's, with labels."""
 
 
 def carries(codec: Codec, cut: Cut, transforms: Collection[str] = ()) -> bool:
@@ -71,6 +69,7 @@ def measure(
     *,
     codecs: Sequence[str] = tuple(CODECS),
     transforms: Mapping[str, Calibrated] = NONE_CALIBRATED,
+    judge: Judge = BY_ANSWERS,
     progress: Progress = silent,
 ) -> Measured:
     """Measure every codec at every cut that it is for. Raises ModelError when the model does not run on the samples."""
@@ -78,10 +77,10 @@ def measure(
     answers, whole_ms = _run_whole(graph, samples)
     sizes: list[CodedSize] = []
     for done, here in enumerate(walk(graph, cuts, samples), start=1):
-        sizes += _measure_cut(graph, here, answers, codecs, transforms)
+        sizes += _measure_cut(graph, here, answers, codecs, transforms, judge)
         progress(done, len(cuts))
     size = int(np.median([len(packet.encode(_result(answer))) for answer in answers]))
-    return Measured(whole_ms, size, tuple(sizes))
+    return Measured(whole_ms, size, tuple(sizes), judge.accuracy(answers))
 
 
 def _run_whole(graph: ModelGraph, samples: Sequence[Feed]) -> tuple[list[dict[str, Array]], float]:
@@ -102,23 +101,22 @@ def _measure_cut(
     answers: Sequence[Mapping[str, Array]],
     codecs: Sequence[str],
     transforms: Mapping[str, Calibrated],
+    judge: Judge,
 ) -> list[CodedSize]:
     rest = extract(graph, here.cut.index, graph.steps)
     tail = open_slice(rest, threads=1)
-    sizes = []
+    sizes, unchanged = [], Verdict(1.0, 0.0, judge.accuracy(answers))
     own = {t.name: transforms[t.name] for t in here.cut.tensors if t.name in transforms}
-    ends = _Ends(graph, here.cut, own)
+    ends = Ends(here.cut.tensors, own, graph.opset, graph.proto.ir_version)
     for name in codecs:
         codec = CODECS[name]
         if not carries(codec, here.cut, own):
             continue
         crossed = _cross(here, codec, ends)
-        kept, error = 1.0, 0.0
+        verdict = unchanged
         if not codec.lossless:
-            found = [run_named(tail, values) for values in crossed.decoded]
-            kept = min(agreement([a[n] for a in answers], [f[n] for f in found]) for n in rest.finished)
-            errors = [relative_error(a[n], f[n]) for a, f in zip(answers, found, strict=True) for n in rest.finished]
-            error = float(np.max(errors))
+            found = run_each(tail, crossed.decoded)
+            verdict = judge.judge(answers, found, rest.finished)
         sizes.append(
             CodedSize(
                 cut=here.cut.index,
@@ -127,8 +125,10 @@ def _measure_cut(
                 p90_bytes=round(float(np.quantile(crossed.sizes, 0.9))),
                 encode_ms=round(float(np.median(crossed.encode_s)) * 1e3, 4),
                 decode_ms=round(float(np.median(crossed.decode_s)) * 1e3, 4),
-                agreement=round(kept, 4),
-                error=round(error, 6) if np.isfinite(error) else None,
+                mean_bytes=round(float(np.mean(crossed.sizes))),
+                agreement=round(verdict.agreement, 4),
+                error=round(verdict.error, 6) if np.isfinite(verdict.error) else None,
+                accuracy=None if verdict.accuracy is None else round(verdict.accuracy, 4),
             )
         )
     return sizes
@@ -144,45 +144,7 @@ class _Crossed:
     decoded: list[dict[str, Array]]
 
 
-class _Ends:
-    """The two ends of a cut: codecs' nodes as sessions, made when first asked for, and the coders of its tensors."""
-
-    def __init__(self, graph: ModelGraph, cut: Cut, transforms: Mapping[str, Calibrated]) -> None:
-        self.coders = {wire_name(name): Coder(one.tables) for name, one in transforms.items()}
-        self._graph, self._cut = graph, cut
-        self._nodes = {name: node_coder(one.transform) for name, one in transforms.items()}
-        self._made: dict[str, tuple[set[str], Session | None, Session | None]] = {}
-
-    def of(self, kind: str) -> tuple[set[str], Session | None, Session | None]:
-        """The tensors that nodes of that kind leave alone, and what encodes and decodes the others."""
-        if kind not in self._made:
-            coded = [t for t in self._cut.tensors if wire_tensors(t, kind, self._nodes) != (t,)]
-            head = self._session(coded, kind, encode) if coded else None
-            tail = self._session(coded, kind, decode) if coded else None
-            plain = {t.name for t in self._cut.tensors}.difference(t.name for t in coded)
-            self._made[kind] = plain, head, tail
-        return self._made[kind]
-
-    def _session(
-        self, tensors: Sequence[TensorSpec], kind: str, write: Callable[[TensorSpec, str, int, Transforms], Nodes]
-    ) -> Session:
-        """A session of a codec's nodes alone, which encode or decode the tensors."""
-        opset = self._graph.opset or _CODEC_OPSET
-        wires = [wire for tensor in tensors for wire in wire_tensors(tensor, kind, self._nodes)]
-        inputs, outputs = (tensors, wires) if write is encode else (wires, tensors)
-        model = ModelProto(ir_version=self._graph.proto.ir_version, producer_name="splitbus")
-        model.opset_import.add(domain="", version=opset)
-        model.graph.name = "codec"
-        for tensor in tensors:
-            nodes = write(tensor, kind, opset, self._nodes)
-            model.graph.node.extend(nodes.nodes)
-            model.graph.initializer.extend(nodes.constants)
-        model.graph.input.extend(map(_value, inputs))
-        model.graph.output.extend(map(_value, outputs))
-        return open_session(model.SerializeToString(), threads=1, what=f"codec {kind}")
-
-
-def _cross(here: Here, codec: Codec, ends: _Ends) -> _Crossed:
+def _cross(here: Here, codec: Codec, ends: Ends) -> _Crossed:
     """Encode and decode the tensors of every sample, once more for the first, which pays for memory."""
     plain, head, tail = ends.of(codec.nodes or "raw")
     crossed = _Crossed([], [], [], [])
@@ -199,10 +161,6 @@ def _cross(here: Here, codec: Codec, ends: _Ends) -> _Crossed:
         crossed.decode_s.append(ended - between)
         crossed.decoded.append(decoded)
     return _Crossed(crossed.sizes[1:], crossed.encode_s[1:], crossed.decode_s[1:], crossed.decoded[1:])
-
-
-def _value(spec: TensorSpec) -> ValueInfoProto:
-    return helper.make_tensor_value_info(spec.name, ONNX_DTYPES[spec.dtype], spec.shape)
 
 
 def _job(values: Mapping[str, Array], done: Mapping[str, Array], coding: str, coders: Mapping[str, Coder]) -> Job:

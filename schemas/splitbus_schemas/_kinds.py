@@ -62,7 +62,8 @@ def _clip(text: str) -> str:
     return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
 
 
-def _write_tensors(tensors: Sequence[Tensor]) -> list[list[Any]]:
+def write_tensors(tensors: Sequence[Tensor]) -> list[list[Any]]:
+    """The rows of a header. Raises PayloadTooLargeError."""
     _check_length("tensors", tensors, MAX_TENSORS)
     decoded = sum(_decoded_bytes(t.dtype, t.shape) for t in tensors)
     if decoded > MAX_TENSOR_BYTES:
@@ -70,7 +71,8 @@ def _write_tensors(tensors: Sequence[Tensor]) -> list[list[Any]]:
     return [[t.name, t.dtype, list(t.shape), t.coding, len(t.data), t.final] for t in tensors]
 
 
-def _read_tensors(reader: Reader, body: memoryview) -> tuple[Tensor, ...]:
+def read_tensors(reader: Reader, body: memoryview) -> tuple[Tensor, ...]:
+    """The tensors of a header's rows, which fill the body. Raises DecodeError."""
     tensors = []
     offset = decoded = 0
     for entry in reader.rows("tensors", columns=6, limit=MAX_TENSORS):
@@ -129,7 +131,7 @@ def _write_job(job: Job) -> tuple[dict[str, Any], Body]:
         "reply": job.reply_to,
         "route": [[hop.node, hop.slice, hop.coding] for hop in job.route],
         "spent": _write_spent(job.spent),
-        "tensors": _write_tensors(job.tensors),
+        "tensors": write_tensors(job.tensors),
     }
     if job.answer:
         header["answer"] = job.answer
@@ -153,7 +155,7 @@ def _read_job(reader: Reader, body: memoryview) -> Job:
         budget_us=reader.integer("budget"),
         reply_to=reader.reply_topic("reply", frame.device),
         route=route,
-        tensors=_read_tensors(reader, body),
+        tensors=read_tensors(reader, body),
         spent=_read_spent(reader),
         answer=reader.id("answer") if reader.has("answer") else "",
     )
@@ -172,7 +174,7 @@ def _write_result(result: Result) -> tuple[dict[str, Any], Body]:
         "epoch": result.epoch,
         "attempt": result.attempt,
         "spent": _write_spent(result.spent),
-        "tensors": _write_tensors(result.tensors),
+        "tensors": write_tensors(result.tensors),
     }
     return header, [tensor.data for tensor in result.tensors]
 
@@ -183,7 +185,7 @@ def _read_result(reader: Reader, body: memoryview) -> Result:
         plan=reader.id("plan"),
         epoch=reader.integer("epoch"),
         attempt=reader.integer("attempt"),
-        tensors=_read_tensors(reader, body),
+        tensors=read_tensors(reader, body),
         spent=_read_spent(reader),
     )
 

@@ -57,6 +57,20 @@ CODECS: Final = {
     )
 }
 
+FAMILIES: Final = (
+    ("f16", "q8", "q4"),
+    tuple(SHIFTS),
+    *(tuple(name for name, (kind, quality) in PICTURES.items() if kind == picture and quality)
+      for picture in ("jpeg", "webp")),
+)  # fmt: skip
+"""Lossy codecs of one kind, each keeping less than the one before."""
+
+
+def no_safer(name: str) -> tuple[str, ...]:
+    """The codec and those of its family that keep less: what is not true of it is not true of them."""
+    family = next((family for family in FAMILIES if name in family), (name,))
+    return family[family.index(name) :]
+
 
 def _raw(data: bytes | memoryview) -> bytes | memoryview:
     return data

@@ -157,11 +157,12 @@ def decode(data: bytes | bytearray | memoryview) -> Packet:
         raise DecodeError(f"packet is of kind {number}, known are {', '.join(map(str, KNOWN_KINDS))}")
     raw = view[PREFIX_BYTES : PREFIX_BYTES + header_bytes]
     name = f"sealed {kind.name}" if number in SEALED_KINDS else kind.name
-    reader, body = Reader(_unpack_header(raw), name), view[PREFIX_BYTES + header_bytes :]
+    reader, body = Reader(unpack_header(raw), name), view[PREFIX_BYTES + header_bytes :]
     return read_sealed(kind, bytes(raw), reader, body) if number in SEALED_KINDS else kind.read(reader, body)
 
 
-def _unpack_header(data: memoryview) -> dict[str, Any]:
+def unpack_header(data: memoryview) -> dict[str, Any]:
+    """The map that is a header, within its limits. Raises DecodeError."""
     try:
         header = msgpack.unpackb(
             data,

@@ -21,6 +21,7 @@ COMMANDS = {
     "gateway": None,
     "worker": None,
     "model": ["add", "export", "list", "remove", "table"],
+    "codec": ["calibration", "decode", "encode"],
     "plan": ["explain", "map", "pin", "replay", "show", "unpin"],
     "top": None,
     "tap": None,

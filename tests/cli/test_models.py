@@ -117,3 +117,28 @@ def test_models_of_another_version_are_listed_with_their_remedy(run: Run, chain:
     listed = run("model", "list", "--state-dir", state)
     assert f"add it again with splitbus model add person {chain}" in listed.stdout
     assert run("model", "remove", "person", "--state-dir", state).stdout == "removed person\n"
+
+
+def test_labels_and_a_measure_of_ones_own(run: Run, chain: Path, state: Path, tmp_path: Path) -> None:
+    """The word folders, and a function beside the caller's own program."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "frames.npz", x=rng.normal(size=(8, 1, 3, 16, 16)).astype(np.float32))
+    np.save(tmp_path / "labels.npy", np.zeros(8, int))
+    given = ("--samples", tmp_path / "frames.npz", "--state-dir", state)
+    added = run("model", "add", "person", chain, *given, "--labels", tmp_path / "labels.npy")
+    assert added.exit_code == 0, added.output
+    assert "the un-split model is right on" in added.stdout
+    shown = run("model", "table", "person", "--state-dir", state).stdout
+    assert "right" in shown.splitlines()[0]
+    assert "right: of labelled answers" in shown
+    told = json.loads(run("model", "table", "person", "--state-dir", state, "--json").stdout)
+    assert all("accuracy" in row and "mean_bytes" in row for row in told["rows"])
+    (tmp_path / "mine.py").write_text("def never(expected, found):\n    return False\n")
+    judged = run("model", "add", "person", chain, *given, "--measure", f"{tmp_path / 'mine.py'}:never")
+    assert judged.exit_code == 0, judged.output
+    rows = json.loads(run("model", "table", "person", "--state-dir", state, "--json").stdout)["rows"]
+    assert {row["agreement"] for row in rows if row["codec"] == "q8"} == {0.0}
+    for option, wrong, why in (("--labels", "folders", "one folder of pictures"), ("--measure", "mine", "module:func")):
+        refused = run("model", "add", "person", chain, *given, option, wrong)
+        assert refused.exit_code == 1
+        assert why in refused.stderr

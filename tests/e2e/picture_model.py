@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ TOLERANCES = {"raw": 1e-4, "zstd": 1e-4, "f16": 1e-2, "q8": 5e-2, "q4": 0.5}
 """Largest difference that a codec may make, as a share of the largest output."""
 
 
-def classifier() -> Any:
-    """Five convolutions, each with its activation, and a linear classifier."""
+def classifier(layers: Sequence[tuple[int, int, int]] = LAYERS) -> Any:
+    """Convolutions, each with its activation, and a linear classifier."""
     nodes, weights, x = [], [], "x"
-    for number, (inn, out, stride) in enumerate(LAYERS):
+    for number, (inn, out, stride) in enumerate(layers):
         y = f"c{number}"
         nodes += [conv(x, y, strides=[stride, stride]), node("Relu", [y], [f"{y}r"])]
         weights += conv_weights(y, out, inn)
@@ -33,7 +35,7 @@ def classifier() -> Any:
         node("Flatten", [x], ["flat"]),
         node("Gemm", ["flat", "g.w", "g.b"], ["y"]),
     ]
-    flat = LAYERS[-1][1] * (SIDE // 8) ** 2
+    flat = layers[-1][1] * (SIDE // prod(stride for _, _, stride in layers)) ** 2
     weights += [weight("g.w", flat, CLASSES), weight("g.b", CLASSES)]
     return model(nodes, [value("x", [1, 3, SIDE, SIDE])], [value("y", [1, CLASSES])], weights)
 

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.fuzz.targets import CODING_NAMES, KINDS, TARGETS
-from tests.packets import MESSAGES, PACKETS
+from tests.packets import FILES, MESSAGES, PACKETS
 from tests.schemas.coefficients import CODER, TABLES, example
-from tests.schemas.wire import PREFIX
+from tests.schemas.wire import FILE_LENGTH, FILE_PREFIX, PREFIX
 
 from splitbus_gateway.signing import Signer
 from splitbus_schemas._sealed import write_clear
@@ -25,6 +25,7 @@ from splitbus_schemas.packet import encode
 from splitbus_schemas.packet_types import Job, Sealed
 from splitbus_schemas.parts import split
 from splitbus_schemas.signature import SLICE
+from splitbus_schemas.tensor_file import write_file
 from splitbus_schemas.topics import TOPICS
 
 FOLDER: Final = Path(__file__).parent / "corpus"
@@ -89,6 +90,10 @@ def _coefficients() -> Iterator[tuple[tuple[str, str], bytes]]:
             if frame is not None:
                 yield ("coefficients", f"{method}-{spread:g}"), frame
     yield ("tables", "tables"), TABLES.blob
+    for name, file in FILES.items():
+        data = write_file(file)
+        (header_bytes,) = FILE_LENGTH.unpack_from(data, 8)
+        yield ("file", name), header_bytes.to_bytes(2, "little") + data[FILE_PREFIX.size :]
 
 
 def _documents() -> Iterator[tuple[tuple[str, str], bytes]]:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from tests.packets import SEAL_SECRETS, SEAL_SHARE
 from tests.schemas.coefficients import CODER, SHAPE
-from tests.schemas.wire import seal
+from tests.schemas.wire import seal, seal_file
 
 from splitbus_runtime.keyring import Keyring, Known
 from splitbus_runtime.sealing import Sealer
@@ -28,6 +28,7 @@ from splitbus_schemas.parts import Assembler
 from splitbus_schemas.seal_keys import key_id
 from splitbus_schemas.sealed import session_info
 from splitbus_schemas.signature import SLICE, read_key
+from splitbus_schemas.tensor_file import read_file
 
 Target: TypeAlias = Callable[[bytes], None]
 
@@ -124,6 +125,13 @@ def _tables(data: bytes) -> None:
     read_coder(data)
 
 
+def _file(data: bytes) -> None:
+    """Length of the header in two bytes, header, body: behind a right checksum."""
+    length = int.from_bytes(data[:2], "little")
+    for tensor in read_file(seal_file(data[2 : 2 + length], data[2 + length :])).tensors:
+        packet.unpack_tensor(tensor)
+
+
 def _message(data: bytes) -> None:
     KINDS[(data[0] if data else 0) % len(KINDS)].from_json(data[1:])
 
@@ -151,6 +159,7 @@ TARGETS: Final[dict[str, Target]] = {
     "codec": _codec,
     "coefficients": _coefficients,
     "tables": _tables,
+    "file": _file,
     "message": _message,
     "signed": _signed,
     "text": _text,

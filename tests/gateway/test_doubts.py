@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from splitbus_gateway.doubts import DOUBT_S, Doubts
+from splitbus_gateway.facts import doubted_agreement
+from splitbus_gateway.problem import Codings
+from splitbus_schemas.codecs import no_safer
 from splitbus_schemas.messages import Plan, PlanCut, PlanStage, StreamStats
 
 MODEL = "a" * 64
@@ -76,3 +80,23 @@ def test_a_setting_that_agrees_is_never_doubted(frames: int) -> None:
 @pytest.mark.parametrize(("guarded", "agreed"), [(2, 3), (0, 0)])
 def test_counts_that_cannot_be_are_ignored(guarded: int, agreed: int) -> None:
     assert Doubts(0.98).note(plan((4, "q4")), stats(guarded, agreed), 0.0) == ""
+
+
+def test_what_keeps_still_less_is_doubted_as_well() -> None:
+    """A setting of the same family that is safer keeps the agreement that was measured."""
+    codecs = ("zstd", "q8", "t5", "t6", "t7")
+    shape = (1, len(codecs))
+    codings = Codings(
+        cuts=(2, 9), codecs=codecs, coded_bytes=np.ones(shape), encode_ms=np.zeros(shape), decode_ms=np.zeros(shape),
+        agreement=np.array([[1.0, 0.99, 0.98, 0.97, 0.3]]), lossless=np.array([[True, False, False, False, False]]),
+    )  # fmt: skip
+    assert doubted_agreement(codings, {(2, "t6"): 0.5}).tolist() == [[1.0, 0.99, 0.98, 0.5, 0.3]]
+    assert doubted_agreement(codings, {(3, "t6"): 0.5, (2, "q4"): 0.1}).tolist() == codings.agreement.tolist()
+
+
+@pytest.mark.parametrize(
+    ("codec", "expected"),
+    [("t11", ("t11", "t12")), ("zstd", ("zstd",)), ("jpeg75", ("jpeg75", "jpeg50")), ("q8", ("q8", "q4"))],
+)
+def test_a_family_is_in_order(codec: str, expected: tuple[str, ...]) -> None:
+    assert no_safer(codec) == expected

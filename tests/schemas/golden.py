@@ -11,12 +11,13 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from tests.packets import MESSAGES, PACKETS, PART_NUMBER, PARTS
+from tests.packets import FILES, MESSAGES, PACKETS, PART_NUMBER, PARTS
 
 from splitbus_schemas.limits import WIRE_VERSION
 from splitbus_schemas.packet import encode, unpack_tensor
 from splitbus_schemas.packet_types import Packet, Tensor
 from splitbus_schemas.parts import split
+from splitbus_schemas.tensor_file import TensorFile, write_file
 
 GOLDEN: Final = Path(__file__).parents[2] / "schemas" / "golden" / f"v{WIRE_VERSION}"
 
@@ -25,7 +26,7 @@ ADDED: Final = {"answer": ""}
 """Fields that came later, and what stands for their absence: vectors of before do not have them."""
 
 
-def describe(packet: Packet) -> dict[str, Any]:
+def describe(packet: Packet | TensorFile) -> dict[str, Any]:
     """A packet as JSON can hold it: bytes in hexadecimal, tensors decoded."""
     return {"kind": type(packet).__name__, **_plain(packet)}
 
@@ -68,6 +69,9 @@ def vectors() -> dict[str, bytes]:
         facts = {"packet": packet_name, "limit": limit, "train": train, "lengths": [len(part) for part in payloads]}
         files[f"parts-{name}.bin"] = b"".join(payloads)
         files[f"parts-{name}.json"] = _pretty({**facts, "number": f"{PART_NUMBER:016x}"})
+    for name, file in FILES.items():
+        files[f"file-{name}.sbp"] = write_file(file)
+        files[f"file-{name}.json"] = _pretty(describe(file))
     for name, message in MESSAGES.items():
         files[f"message-{name}.json"] = _pretty(json.loads(message.to_json()))
     return files

@@ -39,6 +39,23 @@ def add(
             "--samples, one half is for that, and everything is measured on the other.",
         ),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|folders",
+            help="The right classes, so that accuracy is measured beside agreement: a .csv with rows of picture and "
+            "class index, an .npy with an index for each sample, or the word folders, where each picture lies in a "
+            "folder that is its class.",
+        ),
+    ] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Your own test of whether answers are the same, for detectors and others: called with the outputs by "
+            "name of the un-split model and of the split one, for each sample; returns True or False.",
+        ),
+    ] = None,
     image_input: Annotated[
         str | None,
         typer.Option(
@@ -77,8 +94,9 @@ def add(
     from splitbus_cli import models
 
     image = models.ImageOptions(image_input, mean, std, scale, layout, color, size).read()
+    judge = models.load_judge(labels, measure)
     registry = models.open_registry(config, state_dir)
-    models.add(registry, name, file, samples, image, calibrate=calibrate, replace=replace, as_json=as_json)
+    models.add(registry, name, file, samples, image, judge, calibrate=calibrate, replace=replace, as_json=as_json)
 
 
 @app.command("list")

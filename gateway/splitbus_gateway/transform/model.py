@@ -10,17 +10,21 @@ import numpy as np
 
 from splitbus_gateway.graph import Cut, ModelGraph, extract, open_slice
 from splitbus_gateway.samples import Feed
-from splitbus_gateway.transform.calibrate import MIN_SAMPLES, PROBES, Calibrated, calibrate, probe_rows
-from splitbus_gateway.transform.layout import objection
+from splitbus_gateway.transform.calibrate import MIN_SAMPLES, Calibrated, calibrate, probe_rows
+from splitbus_gateway.transform.layout import find_layout, objection
 from splitbus_gateway.transform.sensitivity import Answer
-from splitbus_gateway.walk import Here, run_named, walk
+from splitbus_gateway.walk import Here, run_each, walk
 from splitbus_runtime.engine import Array
 from splitbus_schemas.errors import ModelError
 
 log = logging.getLogger(__name__)
 
 MAX_CUTS: Final = 16
-"""Calibration probes the model's tail once for each channel of a tensor: a second or two a cut."""
+
+RUNS: Final = 1024
+"""Of a model's tail, to learn how strongly its answer reacts to each channel of a tensor: a second or two a cut."""
+
+_PROBES: Final = (8, 48)  # the fewest that tell channels apart; beyond the most, nothing is gained
 
 MAX_VALUES: Final = 2**23
 """Of a tensor, over all samples: 32 MB, and four times that while its covariance is found."""
@@ -32,7 +36,6 @@ def calibrate_cuts(
     samples: Sequence[Feed],
     *,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-    probes: int = PROBES,
 ) -> dict[str, Calibrated]:
     """What the codec knows of each tensor that it fits, by name; the others are sent by a simpler one.
 
@@ -47,7 +50,7 @@ def calibrate_cuts(
         tensors = [tensor for tensor in here.cut.tensors if tensor.name not in found and not objection(tensor)]
         for tensor in tensors:
             try:
-                found[tensor.name] = _calibrate(graph, here, tensor.name, probes)
+                found[tensor.name] = _calibrate(graph, here, tensor.name)
             except ModelError as error:
                 log.info("cut %d: %s is not transformed: %s", here.cut.index, tensor.name, error)
     progress(len(chosen), len(chosen))
@@ -55,30 +58,39 @@ def calibrate_cuts(
 
 
 def promising(cuts: Sequence[Cut], limit: int = MAX_CUTS) -> list[Cut]:
-    """The cuts that carry no more values than any before them, but for the input, whose values are other ones.
+    """The cuts that carry fewer values than any before them, but for the input, whose values are other ones.
 
-    A later cut that carries more only costs. Of too many, those that carry less than all before them are kept.
+    A later cut that carries more only costs. Of those that carry as few, the last is kept as well: its values differ
+    most from the first one's, and the planner may weigh them. Of too many, those that carry less are kept.
     """
     less: list[Cut] = []
-    equal: list[Cut] = []
+    equal: dict[float, Cut] = {}
     best = float("inf")
     for cut in cuts:
         size = sum(tensor.elements for tensor in cut.tensors)
-        if size <= best and any(not objection(tensor) for tensor in cut.tensors):
-            (less if size < best else equal).append(cut)
+        if size < best and any(not objection(tensor) for tensor in cut.tensors):
+            less.append(cut)
+        elif size == best and any(not objection(tensor) for tensor in cut.tensors):
+            equal[size] = cut
         best = min(best, size) if cut.index else best
-    return sorted((less + equal)[:limit], key=lambda cut: cut.index)
+    return sorted([*less, *equal.values()][:limit], key=lambda cut: cut.index)
 
 
-def _calibrate(graph: ModelGraph, here: Here, name: str, probes: int) -> Calibrated:
+def _calibrate(graph: ModelGraph, here: Here, name: str) -> Calibrated:
     values = [value[name] for value in here.values]
     if {array.shape for array in values} != {(1, *values[0].shape[1:])}:
         raise ModelError("its shape is not that of one sample")
     count = int(np.clip(MAX_VALUES // max(values[0].size, 1), MIN_SAMPLES, len(values)))
     rows = np.linspace(0, len(values) - 1, count).round().astype(int)
     taken = Here(here.cut, [here.values[row] for row in rows], [here.done[row] for row in rows])
-    answer = _answer(graph, taken, name, probe_rows(count, probes))
-    return calibrate(np.concatenate([values[row] for row in rows]), answer, probes=probes)
+    stacked = np.concatenate([values[row] for row in rows])
+    probes = probe_count(stacked.shape[find_layout(stacked.astype(np.float32)).channel])
+    return calibrate(stacked, _answer(graph, taken, name, probe_rows(count, probes)), probes=probes)
+
+
+def probe_count(channels: int) -> int:
+    """On how many samples the answer's reaction to each channel is measured: more where there are few channels."""
+    return int(np.clip(RUNS // channels, *_PROBES))
 
 
 def _answer(graph: ModelGraph, here: Here, name: str, rows: Sequence[int]) -> Answer:
@@ -89,7 +101,7 @@ def _answer(graph: ModelGraph, here: Here, name: str, rows: Sequence[int]) -> An
     scales: dict[str, float] = {}
 
     def run(values: Array) -> Array:
-        found = [run_named(session, other | {name: value[None]}) for other, value in zip(others, values, strict=True)]
+        found = run_each(session, [other | {name: value[None]} for other, value in zip(others, values, strict=True)])
         for output in outputs if not scales else ():
             scales[output] = _size([answer[output] for answer in found])
         return np.stack([_flat(answer, scales) for answer in found])
