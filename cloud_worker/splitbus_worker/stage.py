@@ -7,9 +7,16 @@ from dataclasses import dataclass, replace
 
 from splitbus_runtime.engine import Array
 from splitbus_runtime.shelf import Slice
-from splitbus_schemas.errors import ConfigError, DecodeError, ModelError, PayloadTooLargeError
+from splitbus_schemas.errors import (
+    ConfigError,
+    DecodeError,
+    MissingReferenceError,
+    ModelError,
+    PayloadTooLargeError,
+)
 from splitbus_schemas.packet import pack_tensor, unpack_tensor
-from splitbus_schemas.packet_types import Job, Result, Spent, Tensor
+from splitbus_schemas.packet_types import LACKS_REFERENCE, Job, Result, Spent, Tensor
+from splitbus_schemas.references import Held
 from splitbus_worker.admission import Refused
 
 
@@ -23,11 +30,14 @@ class Output:
     encode_us: int
 
 
-def run_stage(job: Job, piece: Slice) -> Output:
-    """Run `piece` on the job's tensors. Raises Refused: "input" is the sender's fault, "run" the slice's."""
+def run_stage(job: Job, piece: Slice, held: Held | None = None) -> Output:
+    """Run `piece` on the job's tensors, which may be told as differences from what is `held` of their device.
+
+    Raises Refused: "input" is the sender's fault, "run" the slice's, "reference" nobody's.
+    """
     began = time.perf_counter()
     with piece.session.slowed():
-        feeds, passed = _feeds(job, piece)
+        feeds, passed = _feeds(job, piece, held)
     decoded = time.perf_counter()
     try:
         outputs = piece.run(feeds)
@@ -49,7 +59,7 @@ def run_stage(job: Job, piece: Slice) -> Output:
     return Output(tensors, _us(began, decoded), _us(decoded, ran), _us(ran, encoded))
 
 
-def _feeds(job: Job, piece: Slice) -> tuple[dict[str, Array], list[Tensor]]:
+def _feeds(job: Job, piece: Slice, held: Held | None) -> tuple[dict[str, Array], list[Tensor]]:
     """Arrays for the slice, and the tensors that are passed on. One may be both."""
     wanted = {spec.name for spec in piece.manifest.inputs}
     feeds: dict[str, Array] = {}
@@ -57,12 +67,14 @@ def _feeds(job: Job, piece: Slice) -> tuple[dict[str, Array], list[Tensor]]:
     try:
         for tensor in job.tensors:
             if tensor.name in wanted:
-                feeds[tensor.name] = unpack_tensor(tensor, piece.coders.get(tensor.name))
+                feeds[tensor.name] = unpack_tensor(tensor, piece.coders.get(tensor.name), held)
             elif not tensor.final:
                 raise Refused("input", f"slice {piece.id[:12]} does not take tensor {tensor.name[:80]!r}")
             if tensor.final:
                 passed.append(tensor)
         piece.check(feeds)
+    except MissingReferenceError as error:
+        raise Refused(LACKS_REFERENCE, str(error)) from error
     except (DecodeError, ModelError) as error:
         raise Refused("input", str(error)) from error
     return feeds, passed

@@ -25,6 +25,7 @@ from splitbus_worker.gate import open_gate
 from splitbus_worker.line import Line, Ticket
 from splitbus_worker.loader import Loader
 from splitbus_worker.occupancy import Occupancy
+from splitbus_worker.references import References
 from splitbus_worker.settings import WorkerConfig
 from splitbus_worker.stage import next_packet, run_stage
 
@@ -74,6 +75,7 @@ class Worker:
         self._line = Line(limit=config.queue, per_device=config.queue_per_device)
         self._occupancy = Occupancy(config.concurrency, time.monotonic())
         self._service_us: OrderedDict[str, int] = OrderedDict()
+        self._references = References()
         self._stopping = False
         self._loader = Loader(self.agent.shelf, self._loaded, name=f"splitbus-{self.node}-load")
         self._executors = [
@@ -229,7 +231,7 @@ class Worker:
         queue_us = int((began - ticket.at) * 1e6)
         if job.budget_us and queue_us + ticket.train_us >= job.budget_us:
             raise Refused("expired", f"the frame's {job.budget_us / 1e3:.0f} ms were over before it could run")
-        output = run_stage(job, ticket.slice)
+        output = run_stage(job, ticket.slice, self._references.of(job.frame.device))
         spent = Spent(
             self.node, queue_us, output.decode_us, output.run_us, output.encode_us, ticket.train_bytes, ticket.train_us
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from splitbus_device.answer import Answer
 from splitbus_device.durable import Durable, JournalState
+from splitbus_device.reuse import Reuse
 from splitbus_device.session import InferenceSession
 
-__all__ = ["Answer", "Durable", "InferenceSession", "JournalState"]
+__all__ = ["Answer", "Durable", "InferenceSession", "JournalState", "Reuse"]

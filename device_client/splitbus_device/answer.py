@@ -47,6 +47,10 @@ class Answer:
     """The durable frame's."""
     repeated: bool = False
     """It may have been delivered before, by an earlier life of the program."""
+    reused: bool = False
+    """It is an earlier frame's, given again because the scene stands still; `attempts` is 0."""
+    age_ms: float = 0.0
+    """Of one that is reused: how long before this frame the one was asked for that it was made for."""
 
     @property
     def is_local(self) -> bool:

@@ -16,14 +16,16 @@ from splitbus_device.flights import Flights, Out
 from splitbus_device.follower import ActivePlan
 from splitbus_device.nodes import Hops, NodeWatch
 from splitbus_device.policy import Flight, Resend, RunLocally, latest_start, next_step
+from splitbus_device.predictor import Packed, Predictor
 from splitbus_device.recorded import Head
+from splitbus_device.reuse import Answers, Kept, Reuse
 from splitbus_runtime.agent import Agent
 from splitbus_runtime.engine import Array, TensorInfo
 from splitbus_runtime.transport import Parcel
 from splitbus_schemas.errors import DecodeError, SplitbusError
 from splitbus_schemas.messages import Step
 from splitbus_schemas.packet import pack_tensor, unpack_tensor
-from splitbus_schemas.packet_types import FrameId, Job, Result, Spent, Tensor
+from splitbus_schemas.packet_types import LACKS_REFERENCE, FrameId, Job, Result, Spent, Tensor
 from splitbus_schemas.topics import JOB, REPLY
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,12 @@ class Activation:
     sent: tuple[Tensor, ...]
     kept: dict[str, Array]
     spent: Spent
+    packed: Packed | None = None
+    """What goes out, when that depends on who is to get it."""
+
+    def tensors(self, node: str) -> tuple[Tensor, ...]:
+        """What goes to that node."""
+        return self.sent if self.packed is None else self.packed.for_node(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,14 @@ class Courier:
     """One model's way over the bus. `deliver` may be called from several threads."""
 
     def __init__(
-        self, agent: Agent, flights: Flights, nodes: NodeWatch, model: str, envelope: Envelope | None = None
+        self,
+        agent: Agent,
+        flights: Flights,
+        nodes: NodeWatch,
+        model: str,
+        *,
+        envelope: Envelope | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         self._agent = agent
         self._flights = flights
@@ -91,6 +106,8 @@ class Courier:
         self._seq = itertools.count(1)
         self._reply_topic = REPLY.at(agent.site, node=agent.node, boot=agent.boot)
         self._last_train: dict[str, float] = {}
+        self._predictor = Predictor()
+        self._answers = Answers(reuse)
 
     def deliver(self, active: ActivePlan, frame: Frame) -> Answer | Fallback:
         """The answer from the bus, or why there is none. Raises nothing."""
@@ -98,19 +115,19 @@ class Courier:
         last_start = latest_start(frame.deadline, frame.local_s, frame.started)
         if now >= last_start:
             return Fallback("deadline: it waited too long for its turn")
-        routes = self._nodes.usable(active.routes)
-        if not routes:
-            return Fallback("a worker on every route is gone")
-        routes = self._envelope.usable(routes)
-        if not routes:
-            return Fallback("a worker on every route cannot open sealed frames")
+        routes = self._usable(active.routes)
+        if isinstance(routes, Fallback):
+            return routes
         seq = next(self._seq)
         out = self._flights.begin(seq, now)
         if out is None:
             return Fallback("too many frames are out")
         name = FrameId(self._agent.node, self._agent.boot, seq)
         try:
-            activation = self._activation(active, frame, waited_s=now - frame.started)
+            activation = self._activation(active, frame, routes[0][0].node, waited_s=now - frame.started)
+            kept = self._answers.again(activation.packed, active.plan.plan, active.plan.epoch, frame.started)
+            if kept is not None:
+                return self._again(kept, frame, activation, name)
             job = self._job(active, name, activation)
             outcome = self._fly(active, job, list(routes), out, frame, activation, last_start)
             if isinstance(outcome, Parcel):
@@ -126,6 +143,15 @@ class Courier:
         finally:
             self._flights.end(out, time.monotonic())
         return Fallback(reason, out.attempt, str(name) if out.attempt else "")
+
+    def note_answer(self, result: Result) -> None:
+        """Its first node holds the frame: later ones may tell their differences from it."""
+        if len(result.spent) >= 2:
+            self._predictor.answered(result.frame.seq, result.spent[1].node)
+
+    def forget(self, node: str) -> None:
+        """The node is gone."""
+        self._predictor.forget(node)
 
     def overhear(self, parcel: Parcel, alone_since: float | None = None) -> None:
         """Learn how fast a frame went out, also from an answer that comes too late for its caller.
@@ -148,12 +174,20 @@ class Courier:
 
     # On its way
 
-    def _activation(self, active: ActivePlan, frame: Frame, waited_s: float) -> Activation:
+    def _usable(self, known: Sequence[Hops]) -> Sequence[Hops] | Fallback:
+        """The routes whose nodes are there, and can open what we seal."""
+        there = self._nodes.usable(known)
+        if not there:
+            return Fallback("a worker on every route is gone")
+        return self._envelope.usable(there) or Fallback("a worker on every route cannot open sealed frames")
+
+    def _activation(self, active: ActivePlan, frame: Frame, node: str, waited_s: float) -> Activation:
+        """What crosses to `node`; of a durable frame, as any node can take it in any life."""
         if frame.head is not None:
             return Activation(frame.head.sent, frame.head.kept, Spent(self._agent.node))
-        return self._run_head(active, frame.feeds, waited_s)
+        return self._run_head(active, frame.feeds, waited_s, node if frame.keep is None else "")
 
-    def _run_head(self, active: ActivePlan, feeds: Mapping[str, Array], waited_s: float) -> Activation:
+    def _run_head(self, active: ActivePlan, feeds: Mapping[str, Array], waited_s: float, node: str = "") -> Activation:
         begun = time.perf_counter()
         if active.head is None:
             outputs = [(name, feeds[name], False) for name in active.crossing or feeds]
@@ -164,16 +198,18 @@ class Courier:
         coding = active.plan.head.coding if active.plan.head is not None else "raw"
         coders = active.head.coders if active.head is not None else {}
         with self._agent.shelf.slowed():
-            sent = tuple(
-                pack_tensor(name, array, coding, coder=coders.get(name))
-                for name, array, final in outputs
-                if not final or name in active.crossing
-            )
+            crossing = [(name, array) for name, array, final in outputs if not final or name in active.crossing]
+            packed = None
+            if active.slack is not None and coders and node:
+                packed = self._predictor.pack(node, crossing, coding, coders, active.slack, time.monotonic())
+                sent = packed.tensors
+            else:
+                sent = tuple(pack_tensor(name, array, coding, coder=coders.get(name)) for name, array in crossing)
         kept = {name: array for name, array, final in outputs if final}
         encoded = time.perf_counter()
         queue_us = int(waited_s * 1e6) if waited_s > MIN_WAIT_S else 0
         spent = Spent(self._agent.node, queue_us, 0, int((ran - begun) * 1e6), int((encoded - ran) * 1e6))
-        return Activation(sent, kept, spent)
+        return Activation(sent, kept, spent, packed)
 
     def _job(self, active: ActivePlan, name: FrameId, activation: Activation) -> Job:
         return Job(
@@ -203,19 +239,28 @@ class Courier:
         """Send, wait, send again along alternates, until there is an answer or no time for one, and why."""
         if time.monotonic() >= last_start:
             return "deadline: the head took too long"
-        sent = self._send(active, job, routes.pop(0), out, frame.deadline)
+        route = routes.pop(0)
+        if activation.packed is not None:
+            self._predictor.sent(out.seq, activation.packed)
+        sent = self._send(active, job, route, out, frame.deadline)
         if sent and frame.keep is not None:  # while the workers are busy with it
             frame.keep(active.plan_json, activation.sent, activation.kept)
         while sent:
             if out.parcel is not None:
                 return out.parcel
+            if out.refusal == LACKS_REFERENCE and activation.packed is not None and activation.packed.stand_alone():
+                self._predictor.refused(route[0].node)
+                self._agent.count("keys_asked")
+                routes.insert(0, route)
             now = time.monotonic()
             step = next_step(Flight(active.expected_s, out.sent[-1], len(routes), out.failed), last_start, now)
             if isinstance(step, RunLocally):
                 self._gave_up(out)
                 return step.reason
             if isinstance(step, Resend):
-                sent = self._send(active, job, routes.pop(0), out, frame.deadline)
+                route = routes.pop(0)
+                job = replace(job, tensors=activation.tensors(route[0].node))
+                sent = self._send(active, job, route, out, frame.deadline)
             else:
                 out.news.wait(max(0.0, step.until - now))
         return "the broker does not take it"
@@ -267,7 +312,7 @@ class Courier:
         now = time.monotonic()
         route = (self._agent.node, *(spent.node for spent in result.spent[1:]))
         wire_s = max(0.0, flown - sum(spent.total_us for spent in result.spent[1:]) / 1e6)
-        return Answer(
+        answer = Answer(
             outputs=outputs,
             route=route,
             plan=active.plan.plan,
@@ -283,7 +328,26 @@ class Courier:
             late=now > frame.deadline,
             cuts=tuple(cut.index for cut in active.plan.cuts),
             codecs=tuple(cut.codec for cut in active.plan.cuts),
-            cut_bytes=(sum(len(tensor.data) for tensor in activation.sent),),
+            cut_bytes=(sum(len(tensor.data) for tensor in activation.tensors(out.nodes[0])),),
+        )
+        self._answers.keep(Kept(answer, result, frame.started))
+        return answer
+
+    def _again(self, kept: Kept, frame: Frame, activation: Activation, name: FrameId) -> Answer:
+        """An earlier frame's answer for this one. Raises DecodeError."""
+        outputs = _outputs(frame.wanted, activation.kept, kept.result)
+        now = time.monotonic()
+        return replace(
+            kept.answer,
+            outputs=outputs,
+            frame=str(name),
+            total_ms=(now - frame.started) * 1e3,
+            steps=_steps((activation.spent,)),
+            attempts=0,
+            late=now > frame.deadline,
+            cut_bytes=(),
+            reused=True,
+            age_ms=max(0.0, frame.started - kept.asked) * 1e3,
         )
 
     def _learn_links(self, expected_s: float, parcel: Parcel, result: Result, flown: float, *, alone: bool) -> None:

@@ -28,6 +28,8 @@ class Out:
     parcel: Parcel | None = None
     failed: str = ""
     """Why the present attempt will not be answered."""
+    refusal: str = ""
+    """The word of the node that refused it."""
     lost: int = 0
     """Attempts that will not be answered."""
     given_up: float | None = None
@@ -60,7 +62,7 @@ class Flights:
         """The frame is about to go out along these nodes; what befell earlier attempts no longer counts."""
         with self._lock:
             out.sent.append(now)
-            out.nodes, out.failed = nodes, ""
+            out.nodes, out.failed, out.refusal = nodes, "", ""
             if out.parcel is None:
                 out.news.clear()
 
@@ -88,6 +90,7 @@ class Flights:
                 return False
             if isinstance(packet, Refusal):
                 present = packet.attempt == out.attempt and out.given_up is None
+                out.refusal = packet.reason if present else out.refusal
                 return self._fail(out, f"{packet.node} refused it ({packet.reason}): {packet.detail}", present=present)
             if out.given_up is not None:
                 del self._out[out.seq]

@@ -55,6 +55,11 @@ class ActivePlan:
         return not self.routes
 
     @property
+    def slack(self) -> float | None:
+        """How far a coefficient may lie off an earlier frame's before it is told; None: frames stand alone."""
+        return self.plan.head.slack if self.plan.head is not None else None
+
+    @property
     def is_lossy(self) -> bool:
         """Whether a codec on the way may change the answer."""
         return any(cut.codec not in CODECS or not CODECS[cut.codec].lossless for cut in self.plan.cuts)

@@ -21,6 +21,7 @@ from splitbus_device.guard import Guard
 from splitbus_device.models import resolve
 from splitbus_device.ordered import in_order
 from splitbus_device.recorded import Inputs
+from splitbus_device.reuse import Reuse
 from splitbus_device.uplink import Uplink
 from splitbus_device.window import Window
 from splitbus_runtime.engine import open_session
@@ -55,6 +56,7 @@ class InferenceSession:
     gateway_key: `ed25519:...`, or a file of such lines, for $SPLITBUS_GATEWAY_KEY: others' plans are refused.
     seal_key: `x25519-secret:...`, or a file that holds it, for $SPLITBUS_SEAL_KEY: only workers read what is sent.
     window: frames out at once. on_answer: called with the Answer of every frame, on the thread that got it.
+    reuse: seconds for which an answer may be given again while the scene stands still, marked as `reused`.
     durable: the folder in which frames that are given a key are kept until their answer was applied.
     Raises ConfigError, ModelError, BlobError for a store that cannot be written and, for a model by name that is
     nowhere to be had, BusError or BlobError.
@@ -78,8 +80,10 @@ class InferenceSession:
         slowdown: float = 1.0,
         on_answer: Callable[[Answer], None] | None = None,
         durable: str | os.PathLike[str] | Durable | None = None,
+        reuse: float | Reuse | None = None,
     ) -> None:
         _check(deadline, window, providers, provider_options)
+        again = reuse if isinstance(reuse, Reuse | None) else Reuse(reuse)
         address = broker or os.environ.get("SPLITBUS_BROKER") or None
         settings = BrokerSettings.of(address) if isinstance(address, str) else address
         self._window = window
@@ -111,6 +115,7 @@ class InferenceSession:
             self._local = session
             self._answers = Answerer(session, self._uplink, deadline_s=deadline, on_answer=on_answer)
             if self._uplink:
+                self._uplink.reuse = again
                 guard = Guard(session, name=f"splitbus-{self._uplink.device}-guard")
                 self._guard = self._answers.guard = self._uplink.guard = guard
                 self._uplink.attend(local, self._answers.local.warm_up)

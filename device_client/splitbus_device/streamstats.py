@@ -44,6 +44,9 @@ class StreamTally:
             self._counters["resent"] += max(0, answer.attempts - 1)
             if answer.outcome == "answered":
                 self._answered += 1
+            if answer.reused:  # it says nothing of nodes and links
+                self._counters["reused"] += 1
+            elif answer.outcome == "answered":
                 self._counters["local" if answer.is_local else "remote"] += 1
                 self._samples.append(
                     _Sample(answer.epoch, answer.route, answer.total_ms, answer.steps, answer.cut_bytes)

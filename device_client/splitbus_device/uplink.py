@@ -23,6 +23,7 @@ from splitbus_device.guard import Checked, Guard
 from splitbus_device.models import LocalModel
 from splitbus_device.nodes import NodeWatch
 from splitbus_device.recorded import Head
+from splitbus_device.reuse import Reuse
 from splitbus_device.streamstats import StreamTally
 from splitbus_runtime.agent import Agent, default_store, new_boot
 from splitbus_runtime.bus import Delivery, Will
@@ -87,6 +88,7 @@ class Uplink:
         self.device = check_id("device", device or default_device())
         self.tally = StreamTally()
         self.guard: Guard | None = None
+        self.reuse: Reuse | None = None
         self._site = check_id("site", site)
         self._boot = new_boot()
         self._folder = folder or default_store(self.device)
@@ -233,6 +235,8 @@ class Uplink:
         if not isinstance(packet, Result | Refusal) or packet.frame.boot != self._boot:
             self._agent.count("unwanted_answers")
             return
+        if isinstance(packet, Result) and self._courier is not None:
+            self._courier.note_answer(packet)  # before the next frame is coded
         alone_since = self._flights.alone_since(packet.frame.seq)  # its caller ends the flight once it is taken
         if not self._flights.take(parcel):
             self._agent.count("unwanted_answers")
@@ -259,6 +263,8 @@ class Uplink:
             self._on_own_status(status, retained=delivery.retain)
         elif self._nodes.note(status):
             self._flights.node_lost(status.node)
+            if self._courier is not None:
+                self._courier.forget(status.node)
 
     def _on_own_status(self, status: NodeStatus, *, retained: bool) -> None:
         """Another session under our id; what it says when it ends must not stand for us (its will: see Agent)."""
@@ -326,7 +332,9 @@ class Uplink:
 
     def _follow(self, model: str) -> None:
         self._model = model
-        self._courier = Courier(self._agent, self._flights, self._nodes, model, self._envelope)
+        self._courier = Courier(
+            self._agent, self._flights, self._nodes, model, envelope=self._envelope, reuse=self.reuse
+        )
         follower = PlanFollower(self._agent, model)
         if not self._closing.is_set():
             follower.start()

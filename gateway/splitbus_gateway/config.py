@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from splitbus_runtime.settings import BrokerSettings, Settings, load_settings
 from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.differences import SLACK, STILL_SLACK
 from splitbus_schemas.messages import Id
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -60,6 +61,13 @@ class PlannerSettings(Settings):
     codecs: tuple[str, ...] = Field(
         default=tuple(CODECS), description="Codecs that plans may use at a cut; `raw`, `zstd`, `webpll` lose nothing."
     )
+    temporal: Literal["auto", "still", "calm", "exact", "off"] = Field(
+        default="auto",
+        description="Frames under `t1` to `t12` are told as differences from earlier ones. `exact`: bit by bit the "
+        "same tensors. `calm`: a coefficient only once it lies 0.6 of a step off, which takes the noise of a still "
+        "scene down by half. `still`: 0.75, and half again, but from `t9` on that cost answers. `auto`: `calm`, and "
+        "`exact` under `max_accuracy_loss`, which samples prove without it.",
+    )
     keep_input_on_device: bool = Field(
         default=False, description="Frames never leave the device as they are: at least one block runs there."
     )
@@ -105,6 +113,12 @@ class PlannerSettings(Settings):
     def proven(self) -> bool:
         """Whether samples have to prove it."""
         return self.max_accuracy_loss is not None
+
+    @property
+    def slack(self) -> float | None:
+        """How far a coefficient may lie off an earlier frame's before it is told; None: every frame stands alone."""
+        slacks = {"off": None, "exact": 0.5, "calm": SLACK, "still": STILL_SLACK, "auto": 0.5 if self.proven else SLACK}
+        return slacks[self.temporal]
 
     @field_validator("codecs")
     @classmethod

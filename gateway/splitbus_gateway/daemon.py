@@ -216,6 +216,7 @@ def stream_settings(planner: PlannerSettings) -> StreamSettings:
             must_run=frozenset(planner.must_run),
             must_not_run=frozenset(planner.must_not_run),
         ),
+        slack=planner.slack,
         objective=Objective(**weights.model_dump()) if weights.are_given else OBJECTIVES[planner.objective],
         hysteresis=Hysteresis(
             min_gain=planner.min_gain,

@@ -9,7 +9,7 @@ from typing import Protocol
 from splitbus_gateway.facts import ModelFacts
 from splitbus_gateway.pricing import Priced
 from splitbus_gateway.problem import Cut, Problem, Split
-from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.codecs import CODECS, TRANSFORM
 from splitbus_schemas.messages import Candidate, Plan, PlanCut, PlanStage, ProfileRequest
 
 NO_PLAN = "none"
@@ -27,13 +27,24 @@ class Slicer(Protocol):
 
 
 def draft(
-    slicer: Slicer, model: ModelFacts, problem: Problem, best: Priced, others: Iterable[Priced], why: str
+    slicer: Slicer,
+    model: ModelFacts,
+    problem: Problem,
+    best: Priced,
+    others: Iterable[Priced],
+    why: str,
+    slack: float | None = None,
 ) -> Plan:
-    """The plan for `best`, with `others` as alternates; without an id and an epoch yet. Raises ModelError."""
+    """The plan for `best`, with `others` as alternates; without an id and an epoch yet. Raises ModelError.
+
+    With `slack`, frames are told as differences from earlier ones where their codec and all workers can.
+    """
     split = best.split
     device = split.nodes[0]
     head, *_ = _stages(slicer, model, problem, split) if split.cuts else (None,)
     routes = [_stages(slicer, model, problem, way)[1:] for way in (split, *(p.split for p in others)) if way.cuts]
+    if head is not None and _is_temporal(problem, split, routes):
+        head = head.model_copy(update={"slack": slack})
     return Plan(
         plan=NO_PLAN,
         epoch=0,
@@ -47,6 +58,12 @@ def draft(
         steps=[step.model_copy(update={"ms": round(step.ms, 3)}) for step in best.steps],
         reason=why,
     )
+
+
+def _is_temporal(problem: Problem, split: Split, routes: Iterable[list[PlanStage]]) -> bool:
+    """Whether the codec at the first cut has coefficients, and whoever may be sent them holds references."""
+    nodes = [problem.facts(route[0].node) for route in routes]
+    return CODECS[split.cuts[0].codec].nodes == TRANSFORM and all(node and node.temporal for node in nodes)
 
 
 def _stages(slicer: Slicer, model: ModelFacts, problem: Problem, split: Split) -> list[PlanStage]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
@@ -13,7 +13,7 @@ from splitbus_gateway.problem import Codings, Cut, Floats, Limits, LinkFacts, No
 from splitbus_gateway.sealed_nodes import sealing_objection
 from splitbus_gateway.state import NodeView, StreamView, World
 from splitbus_schemas import messages as m
-from splitbus_schemas.codecs import CODECS, no_safer
+from splitbus_schemas.codecs import CODECS, TRANSFORM, no_safer
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.limits import MAX_PACKET_BYTES, MAX_PARTS
 from splitbus_schemas.parts import PART_PREFIX_BYTES
@@ -154,6 +154,7 @@ def _node_facts(view: NodeView, model: ModelFacts, stream: StreamView, pace: flo
         codecs=frozenset(caps.codecs if caps else model.codings.codecs),
         max_packet_bytes=min(MAX_PACKET_BYTES, MAX_PARTS * _part_bytes(caps)) if caps else MAX_PACKET_BYTES,
         lanes=max(1, view.stats.concurrency if view.stats else 1),
+        temporal=bool(caps and caps.temporal),
     )
 
 
@@ -193,8 +194,12 @@ def own_share(view: NodeView, stream: StreamView) -> float:
 
 
 def _corrected(codings: Codings, stream: StreamView) -> Floats:
-    """Sizes as this stream's own frames have them: where it ran, as measured; elsewhere by its codec's mean ratio."""
+    """Sizes as this stream's own frames have them: where it ran, as measured; elsewhere by its codec's mean ratio.
+
+    The transform codec's strengths stand for each other: a busy scene is larger in all of them, a still one smaller.
+    """
     sizes = codings.coded_bytes.copy()
+    family = _family_ratio(codings, stream)
     for column, codec in enumerate(codings.codecs):
         rows = {
             codings.cuts.index(index): size
@@ -203,11 +208,28 @@ def _corrected(codings: Codings, stream: StreamView) -> Floats:
         }
         ratios = [size / sizes[row, column] for row, size in rows.items() if sizes[row, column] > 0]
         if ratios and CODECS[codec].coding != "raw":
-            sizes[:, column] *= float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-3)))))
+            sizes[:, column] *= _mean(ratios)
+        elif CODECS[codec].nodes == TRANSFORM:
+            sizes[:, column] *= family
         for row, size in rows.items():
             if np.isfinite(sizes[row, column]):
                 sizes[row, column] = size
     return sizes
+
+
+def _family_ratio(codings: Codings, stream: StreamView) -> float:
+    """Measured size over expected, of all strengths of the transform codec that ran; 1 when none did."""
+    ratios = [
+        size / expected
+        for (index, name), size in stream.measured.items()
+        if name in codings.codecs and CODECS[name].nodes == TRANSFORM and index in codings.cuts[:-1]
+        if (expected := codings.coded_bytes[codings.cuts.index(index), codings.codecs.index(name)]) > 0
+    ]
+    return _mean(ratios) if ratios else 1.0
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-3)))))
 
 
 def doubted_agreement(codings: Codings, doubts: Mapping[tuple[int, str], float]) -> Floats:

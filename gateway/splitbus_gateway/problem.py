@@ -78,6 +78,8 @@ class NodeFacts:
     codecs: frozenset[str] = frozenset()
     max_packet_bytes: int = MAX_PACKET_BYTES
     lanes: int = 1
+    temporal: bool = False
+    """It holds frames that later ones may tell their differences from."""
 
 
 @dataclass(frozen=True, slots=True)

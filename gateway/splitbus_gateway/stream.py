@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from splitbus_gateway import reasons
@@ -39,6 +39,8 @@ class StreamSettings:
     objective: Objective = field(default_factory=Objective)
     hysteresis: Hysteresis = field(default_factory=Hysteresis)
     patience: Patience = field(default_factory=Patience)
+    slack: float | None = None
+    """How far a coefficient may lie off an earlier frame's before it is told; None: every frame stands alone."""
     bar_s: float = 30.0
     """How long workers that failed are left alone."""
     decision_s: float = 10.0
@@ -241,7 +243,7 @@ class Stream:
             return ""
         try:
             others = alternates(facts.problem, goal.best.split)
-            made = draft(self._slicer, self.model, facts.problem, goal.best, others, goal.why.text)
+            made = self._draft(facts, goal.best, others, goal.why.text)
         except ModelError as error:
             turn.alerts.append(("slices_failed", f"no plan {goal.best.split} for {self.device}: {error}"))
             self._barred.add(goal.best.split.nodes[1:], "is not used: its slice could not be made", facts.now)
@@ -250,6 +252,9 @@ class Stream:
         if not objection:
             self._rollout.prepare(made, facts.everything, facts.now, goal.why.cause)
         return objection
+
+    def _draft(self, facts: _Facts, best: Priced, others: Iterable[Priced], why: str) -> m.Plan:
+        return draft(self._slicer, self.model, facts.problem, best, others, why, self._settings.slack)
 
     def _objection(self, facts: _Facts, best: Priced, made: m.Plan) -> str:
         """Why the change is not worth what it costs; only waiting can be weighed against waiting."""
@@ -311,7 +316,7 @@ class Stream:
         best = min(priced, key=lambda way: way.score(facts.problem.objective))
         why = reasons.changed(running.problem, facts.everything, running.split, best)
         others = alternates(facts.problem, best.split)
-        return self._publish(draft(self._slicer, self.model, facts.problem, best, others, why.text), facts, why.cause)
+        return self._publish(self._draft(facts, best, others, why.text), facts, why.cause)
 
     def _publish(self, made: m.Plan, facts: _Facts, cause: m.Cause | None) -> m.Plan:
         before, stream = self._rollout.running, facts.stream

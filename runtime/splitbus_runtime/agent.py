@@ -161,6 +161,7 @@ class Agent:
             concurrency=self._concurrency,
             codecs=sorted(known_codecs()),
             max_packet_bytes=self.data.max_packet_bytes,
+            temporal=self.tier != "device",
         )
         self.control.publish(CAPS.at(self.site, node=self.node), caps.to_json(), qos=1, retain=True)
 

@@ -31,15 +31,16 @@ what float32 rounds.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbus_schemas.entropy_tables import ID_BYTES, LEVELS_PER_OCTAVE, Tables, read_tables
+from splitbus_schemas.entropy_tables import ID_BYTES, LEVELS_PER_OCTAVE, MAX_LIMIT, TOTAL, Tables, read_tables
 from splitbus_schemas.errors import DecodeError, VersionError
 from splitbus_schemas.limits import MAX_TENSOR_BYTES
 from splitbus_schemas.zstd import compress, decompress
@@ -55,13 +56,15 @@ _ALL: Final = 128
 _MAGIC: Final = 0x54
 _PREFIX: Final = struct.Struct(f"<BBBb{ID_BYTES}sI")
 _BYTE_LIMIT: Final = 127
+_ESCAPE_BYTES: Final = 2
 _LAYOUTS: Final = 4  # settings whose order of coding is kept: a plan has one, its alternates few
-_MAX_COEFFICIENTS: Final = MAX_TENSOR_BYTES // 4  # as float32
-_MAX_MAGNITUDE: Final = 2**15 - 1
+MAX_COEFFICIENTS: Final = MAX_TENSOR_BYTES // 4  # as float32
+MAX_MAGNITUDE: Final = 2**15 - 1
 
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int16]
+AnyInt = TypeVar("AnyInt", np.int16, np.int32)
 
 
 def step_of(shift: int) -> float:
@@ -69,14 +72,17 @@ def step_of(shift: int) -> float:
     return float(np.float32(2.0 ** (shift / LEVELS_PER_OCTAVE)))
 
 
+Run: TypeAlias = tuple[int, int, int]
+"""Table, and start and end for one sample."""
+
+
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """Which coefficients are sent, in which order, and where each table's run ends in it."""
 
     order: NDArray[np.intp]
     left_out: NDArray[np.intp]
-    runs: tuple[tuple[int, int, int], ...]
-    """Table, start and end, for one sample."""
+    runs: tuple[Run, ...]
     limits: Ints
 
 
@@ -85,7 +91,7 @@ class Coder:
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
-        self._layout = lru_cache(maxsize=_LAYOUTS)(self._arrange)
+        self.layout = lru_cache(maxsize=_LAYOUTS)(self._arrange)
 
     def encode(self, values: NDArray[Any], shift: int, method: str = "range") -> bytes | None:
         """The frame of coefficients of shape (batch, *tables.shape), in any float type.
@@ -96,18 +102,21 @@ class Coder:
         if values.shape[1:] != self.tables.shape or not values.size:
             raise ValueError(f"coefficients have shape {list(values.shape)}, the tables {list(self.tables.shape)}")
         scaled = values.astype(np.float32).reshape(len(values), -1) * np.float32(1 / step_of(shift))
-        if not np.abs(scaled).max() < _MAX_MAGNITUDE:  # also where it is not a number
+        if not np.abs(scaled).max() < MAX_MAGNITUDE:  # also where it is not a number
             return None
-        layout, flag = self._layout(shift, all_sent=False), 0
+        layout, flag = self.layout(shift, all_sent=False), 0
         if layout.left_out.size and np.abs(scaled[:, layout.left_out]).max() >= LEFT_OUT:
-            layout, flag = self._layout(shift, all_sent=True), _ALL
+            layout, flag = self.layout(shift, all_sent=True), _ALL
         symbols: Ints = np.rint(scaled[:, layout.order].T).astype(np.int16).ravel()
         number = METHODS[method] if symbols.any() else _NOTHING
         escapes, body = b"", b""
         if number:
-            escapes, symbols = _cut_off(symbols, _limits(layout, len(values), number))
-            write = self._write_range if number == METHODS["range"] else _write_bytes
-            body = write(symbols, layout, len(values))
+            limits = _limits(layout, len(values), number)
+            escapes, symbols = cut_off(symbols, limits)
+            if number == METHODS["range"]:
+                body = self.write_range(symbols, limits, layout.runs, len(values))
+            else:
+                body = compress(symbols.astype(np.int8).tobytes())
         head = _PREFIX.pack(
             _MAGIC, FRAME_VERSION, number | (flag if number else 0), shift, self.tables.id, len(escapes) // 2
         )
@@ -119,7 +128,7 @@ class Coder:
         Raises DecodeError for a frame that is damaged, hostile, or made with other tables. Allocates some twenty bytes
         for each coefficient of the shape, and nothing before that was checked.
         """
-        if not shape or shape[1:] != self.tables.shape or not 0 < prod(shape) <= _MAX_COEFFICIENTS:
+        if not shape or shape[1:] != self.tables.shape or not 0 < prod(shape) <= MAX_COEFFICIENTS:
             raise DecodeError(f"coefficients have shape {list(shape)}, their tables {list(self.tables.shape)}")
         head = _read_head(frame)
         if head.tables != self.tables.id:
@@ -127,18 +136,30 @@ class Coder:
         batch = shape[0]
         values = np.zeros((batch, prod(self.tables.shape)), np.float32)
         if head.method != _NOTHING:
-            layout = self._layout(head.shift, all_sent=head.all_sent)
-            read = self._read_range if head.method == METHODS["range"] else _read_bytes
-            symbols = read(head.body, layout, batch)
-            symbols = _restore(symbols, _limits(layout, batch, head.method), head.escapes)
+            layout = self.layout(head.shift, all_sent=head.all_sent)
+            limits = _limits(layout, batch, head.method)
+            if head.method == METHODS["range"]:
+                symbols = self.read_range(head.body, limits, layout.runs, batch)
+            else:
+                symbols = _read_bytes(head.body, layout, batch)
+            symbols = restore(symbols, limits, head.escapes)
             values[:, layout.order] = symbols.reshape(-1, batch).T * np.float32(step_of(head.shift))
         return values.reshape(shape)
+
+    @cached_property
+    def costs(self) -> NDArray[np.float64]:
+        """Bits of each magnitude from 0 to MAX_LIMIT, under each table; (tables, MAX_LIMIT + 1)."""
+        found = np.empty((len(self.tables.frequencies), MAX_LIMIT + 1))
+        for row, table in zip(found, self.tables.frequencies, strict=True):
+            bits = np.log2(TOTAL) - np.log2(table.astype(np.float64))
+            row[: len(bits)], row[len(bits) - 1 :] = bits, bits[-1] + 8 * _ESCAPE_BYTES
+        return found
 
     @cached_property
     def _models(self) -> list[Any]:
         return [_model(table) for table in self.tables.frequencies]
 
-    def _arrange(self, shift: int, *, all_sent: bool) -> _Layout:
+    def _arrange(self, shift: int, *, all_sent: bool) -> Layout:
         tables = self.tables
         number = tables.levels.ravel().astype(np.int16) - shift - tables.first
         number = np.clip(number, 0 if all_sent else -1, len(tables.frequencies) - 1)
@@ -150,29 +171,31 @@ class Coder:
         ends = [*starts[1:], len(chosen)][: len(starts)]
         runs = tuple((int(chosen[start]), int(start), int(end)) for start, end in zip(starts, ends, strict=True))
         limits = np.array([len(table) - 1 for table in tables.frequencies], np.int16)[chosen]
-        return _Layout(order, left_out, runs, limits)
+        return Layout(order, left_out, runs, limits)
 
-    def _write_range(self, symbols: Ints, layout: _Layout, batch: int) -> bytes:
+    def write_range(self, symbols: NDArray[Any], limits: Ints, runs: Sequence[Run], batch: int) -> bytes:
+        """The range coder's words for runs of symbols that lie within their limits, and one behind the other."""
         coder = _library().stream.queue.RangeEncoder()
-        shifted = (symbols + _limits(layout, batch, METHODS["range"])).astype(np.int32)
-        for table, start, end in layout.runs:
+        shifted = (symbols + limits).astype(np.int32)
+        for table, start, end in runs:
             coder.encode(shifted[start * batch : end * batch], self._models[table])
         words: NDArray[np.uint32] = coder.get_compressed()
         return words.astype("<u4").tobytes()
 
-    def _read_range(self, body: memoryview, layout: _Layout, batch: int) -> Ints:
+    def read_range(self, body: memoryview, limits: Ints, runs: Sequence[Run], batch: int) -> Ints:
+        """What `write_range` was given, with these limits and runs. Raises DecodeError."""
         if len(body) % 4:
             raise DecodeError(f"range coder's words take {len(body)} bytes, which is no multiple of 4")
         coder = _library().stream.queue.RangeDecoder(np.frombuffer(body, "<u4").astype(np.uint32))
-        symbols = np.empty(len(layout.order) * batch, np.int16)
+        symbols = np.empty(runs[-1][2] * batch if runs else 0, np.int16)
         try:
-            for table, start, end in layout.runs:
+            for table, start, end in runs:
                 symbols[start * batch : end * batch] = coder.decode(self._models[table], (end - start) * batch)
         except (AssertionError, ValueError) as error:
             raise DecodeError(f"range coder's words cannot be decoded: {error}") from None
         if not coder.maybe_exhausted():
             raise DecodeError("range coder's words go on behind the last coefficient")
-        symbols -= _limits(layout, batch, METHODS["range"])
+        symbols -= limits
         return symbols
 
 
@@ -226,14 +249,14 @@ def _model(frequencies: NDArray[np.uint16]) -> Any:
     )
 
 
-def _limits(layout: _Layout, batch: int, method: int) -> Ints:
+def _limits(layout: Layout, batch: int, method: int) -> Ints:
     """The limit of each symbol, or one for all."""
     if method != METHODS["range"]:
         return np.array(_BYTE_LIMIT, np.int16)
     return layout.limits if batch == 1 else np.repeat(layout.limits, batch)
 
 
-def _cut_off(symbols: Ints, limits: Ints) -> tuple[bytes, Ints]:
+def cut_off(symbols: NDArray[AnyInt], limits: Ints) -> tuple[bytes, NDArray[AnyInt]]:
     """The escapes of the symbols that reach their limits, and the symbols within them."""
     cut = np.clip(symbols, -limits, limits)
     beyond = np.abs(cut) == limits
@@ -242,23 +265,22 @@ def _cut_off(symbols: Ints, limits: Ints) -> tuple[bytes, Ints]:
     return (np.abs(symbols[beyond]) - np.abs(cut[beyond])).astype("<u2").tobytes(), cut
 
 
-def _restore(symbols: Ints, limits: Ints, escapes: NDArray[np.uint16]) -> Ints:
+def restore(
+    symbols: NDArray[AnyInt], limits: Ints, escapes: NDArray[np.uint16], most: int = MAX_MAGNITUDE
+) -> NDArray[AnyInt]:
+    """The symbols with what their escapes add; they are changed in place. Raises DecodeError."""
     beyond = np.flatnonzero(np.abs(symbols) == limits)
     if len(beyond) != len(escapes):
         raise DecodeError(f"coefficient frame has {len(escapes)} escapes, its symbols ask for {len(beyond)}")
     if len(beyond):
         cut = symbols[beyond].astype(np.int32)
         full = cut + np.sign(cut) * escapes.astype(np.int32)
-        if np.abs(full).max() > _MAX_MAGNITUDE:
-            raise DecodeError(f"coefficient frame has a magnitude beyond {_MAX_MAGNITUDE}")
+        if np.abs(full).max() > most:
+            raise DecodeError(f"coefficient frame has a magnitude beyond {most}")
         symbols[beyond] = full
     return symbols
 
 
-def _write_bytes(symbols: Ints, _layout: _Layout, _batch: int) -> bytes:
-    return compress(symbols.astype(np.int8).tobytes())
-
-
-def _read_bytes(body: memoryview, layout: _Layout, batch: int) -> Ints:
+def _read_bytes(body: memoryview, layout: Layout, batch: int) -> Ints:
     decoded = decompress(body, len(layout.order) * batch)
     return np.frombuffer(decoded, np.int8).astype(np.int16)

@@ -8,6 +8,7 @@ SplitbusError
 |   +-- VersionError      it speaks a version that we do not
 |   +-- SignatureError    it is not signed by a gateway that is trusted here
 |   +-- SealError         it is not sealed as it has to be, or was seen before
+|   +-- MissingReferenceError  it tells differences from a frame that is not held here
 +-- BlobError             a blob that is missing or does not match its hash
 +-- JournalError          a journal of durable frames that cannot be written
 +-- PayloadTooLargeError  a message larger than a limit, refused before it is sent
@@ -69,6 +70,14 @@ class SealError(DecodeError):
     ) -> None:
         super().__init__(message)
         self.counter = counter
+
+
+class MissingReferenceError(DecodeError):
+    """A frame of differences whose reference is not, or no longer, held: a key frame mends it."""
+
+    def __init__(self, name: bytes) -> None:
+        super().__init__(f"reference {name.hex()} is not held here: send a key frame")
+        self.name = name
 
 
 class BlobError(SplitbusError):

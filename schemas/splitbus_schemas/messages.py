@@ -213,6 +213,7 @@ class NodeCaps(Message):
     concurrency: Annotated[int, Field(ge=1)] = 1
     codecs: list[str]
     max_packet_bytes: Count
+    temporal: bool = Field(default=False, description="It holds frames that later ones may tell differences from.")
 
 
 class NodeStats(Message):
@@ -363,6 +364,11 @@ class PlanStage(Part):
     tier: Tier
     slice: Sha256 | None = Field(default=None, description="None: the tensors are passed as they are.")
     coding: Coding = Field(default="raw", description="How the bytes of its outputs are coded.")
+    slack: Annotated[float, Field(ge=0.5, lt=1)] | None = Field(
+        default=None,
+        description="Its coefficients are told as differences from a frame that the next node holds, each of them once "
+        "it lies so many steps off; absent: every frame stands alone.",
+    )
 
 
 class PlanCut(Part):

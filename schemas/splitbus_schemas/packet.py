@@ -28,6 +28,8 @@ from splitbus_schemas._kinds import DTYPES, KINDS_BY_NUMBER, KINDS_BY_TYPE
 from splitbus_schemas._read import Reader
 from splitbus_schemas._sealed import SEALED_KINDS, read_sealed, sealed_number
 from splitbus_schemas.codecs import CODINGS, coding_for, decode_bytes, encode_bytes
+from splitbus_schemas.differences import decode as decode_difference
+from splitbus_schemas.differences import is_temporal
 from splitbus_schemas.entropy import Coder
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
 from splitbus_schemas.limits import (
@@ -41,6 +43,7 @@ from splitbus_schemas.limits import (
 )
 from splitbus_schemas.packet_types import Packet, Sealed, Tensor
 from splitbus_schemas.pictures import is_picture
+from splitbus_schemas.references import Held
 
 MAGIC: Final = b"SBus"
 _PREFIX: Final = struct.Struct("<4sBBHIIII")
@@ -75,13 +78,13 @@ def pack_tensor(name: str, array: Array, coding: str, *, final: bool = False, co
     return Tensor(name, dtype, array.shape, coding, encode_bytes(coding, flat, array.shape), final)
 
 
-def unpack_tensor(tensor: Tensor, coder: Coder | None = None) -> Array:
+def unpack_tensor(tensor: Tensor, coder: Coder | None = None, held: Held | None = None) -> Array:
     """The array in `tensor`, read-only and sharing its bytes where they are raw. Raises DecodeError.
 
-    Coefficients need the `coder` whose tables they were coded with.
+    Coefficients need the `coder` whose tables they were coded with, and differences what is `held` of their sender.
     """
     if tensor.coding in CODINGS and CODINGS[tensor.coding].shift is not None:
-        return _coefficients(tensor, coder)
+        return _coefficients(tensor, coder, held)
     dtype = DTYPES[tensor.dtype]
     size = math.prod(tensor.shape) * dtype.itemsize
     _check_picture(tensor)
@@ -91,10 +94,13 @@ def unpack_tensor(tensor: Tensor, coder: Coder | None = None) -> Array:
     return np.frombuffer(data, dtype=dtype).reshape(tensor.shape)
 
 
-def _coefficients(tensor: Tensor, coder: Coder | None) -> Array:
+def _coefficients(tensor: Tensor, coder: Coder | None, held: Held | None) -> Array:
     if coder is None or tensor.dtype != "float32":
         raise DecodeError(f"tensor {tensor.name!r} is coded as {tensor.coding}, but there are no tables for it")
-    found = coder.decode(tensor.data, tensor.shape)
+    if held is not None and is_temporal(tensor.data):
+        found = decode_difference(coder, tensor.data, tensor.shape, held).values(tensor.shape)
+    else:
+        found = coder.decode(tensor.data, tensor.shape)
     found.flags.writeable = False
     return found
 

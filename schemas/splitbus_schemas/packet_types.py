@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+LACKS_REFERENCE: Final = "reference"
+"""Why a node refuses a frame of differences from one that it does not hold; a key frame mends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Refusal:
     attempt: int
     node: str
     reason: str
-    """One word: busy, expired, slice, input, run, version, seal."""
+    """One word: busy, expired, slice, input, run, version, seal, reference."""
     detail: str = ""
     spent: tuple[Spent, ...] = ()
 

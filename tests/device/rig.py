@@ -104,8 +104,8 @@ class Site:
 
     # What the gateway says
 
-    def register(self, path: Path, name: str = "model") -> m.ModelCard:
-        card = self.registry.add(name, path)
+    def register(self, path: Path, name: str = "model", **options: Any) -> m.ModelCard:
+        card = self.registry.add(name, path, **options)
         self._say(topics.MODEL, card, name=name)
         return card
 

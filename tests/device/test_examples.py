@@ -73,6 +73,8 @@ def test_the_programs_take_a_model(tmp_path: Path) -> None:
     lines = run(EXAMPLES / "camera_stream.py", path, "--frames", 3, cwd=tmp_path).splitlines()
     assert [line.split()[0] for line in lines] == [line.split()[1] for line in before.splitlines()[:3]]
     assert all("  local  " in line for line in lines)
+    still = run(EXAMPLES / "camera_still.py", path, "--frames", 3, cwd=tmp_path).splitlines()
+    assert still == [f"{before.splitlines()[0].split()[1]}  local  0 bytes sent"] * 3
 
 
 @pytest.mark.broker
@@ -167,7 +169,7 @@ def test_every_block_of_the_page_runs(page_site: Site, tmp_path: Path) -> None:
         name, *arguments = shlex.split(command)
         assert name == "splitbus"
         run("-P", "-m", "splitbus_cli", *arguments, cwd=tmp_path, SPLITBUS_STATE_DIR=str(tmp_path / "gateway"))
-    assert len(PYTHON) == 5
+    assert len(PYTHON) == 6
     for number, block in enumerate(PYTHON):
         program = tmp_path / f"block{number}.py"
         program.write_text(

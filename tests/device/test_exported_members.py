@@ -39,7 +39,7 @@ with InferenceSession(model, broker=broker, site=site, device="cam", store=store
 
 
 def test_the_public_interface_is_this() -> None:
-    assert splitbus_device.__all__ == ["Answer", "Durable", "InferenceSession", "JournalState"]
+    assert splitbus_device.__all__ == ["Answer", "Durable", "InferenceSession", "JournalState", "Reuse"]
     for name in splitbus_device.__all__:
         assert getattr(splitbus_device, name).__module__.startswith("splitbus_device.")
     members = {name for name in vars(splitbus_device.InferenceSession) if not name.startswith("_")}
@@ -50,10 +50,11 @@ def test_the_public_interface_is_this() -> None:
     assert list(inspect.signature(splitbus_device.InferenceSession).parameters) == [
         "model", "sess_options", "providers", "provider_options",
         "broker", "deadline", "device", "site", "gateway_key", "window", "store", "slowdown", "on_answer", "durable",
+        "reuse",
     ]  # fmt: skip
     assert list(splitbus_device.Answer.__dataclass_fields__) == [
         "outputs", "route", "plan", "epoch", "frame", "total_ms", "steps", "attempts", "late", "reason",
-        "cuts", "codecs", "cut_bytes", "outcome", "input", "key", "repeated",
+        "cuts", "codecs", "cut_bytes", "outcome", "input", "key", "repeated", "reused", "age_ms",
     ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.fuzz.targets import CODING_NAMES, KINDS, TARGETS
+from tests.fuzz.targets import CODING_NAMES, KINDS, REFERENCE, TARGETS
 from tests.packets import FILES, MESSAGES, PACKETS
 from tests.schemas.coefficients import CODER, TABLES, example
 from tests.schemas.wire import FILE_LENGTH, FILE_PREFIX, PREFIX
@@ -20,6 +20,7 @@ from tests.schemas.wire import FILE_LENGTH, FILE_PREFIX, PREFIX
 from splitbus_gateway.signing import Signer
 from splitbus_schemas._sealed import write_clear
 from splitbus_schemas.codecs import encode_bytes
+from splitbus_schemas.differences import difference, key_frame, settle
 from splitbus_schemas.entropy import METHODS
 from splitbus_schemas.packet import encode
 from splitbus_schemas.packet_types import Job, Sealed
@@ -94,6 +95,12 @@ def _coefficients() -> Iterator[tuple[tuple[str, str], bytes]]:
         data = write_file(file)
         (header_bytes,) = FILE_LENGTH.unpack_from(data, 8)
         yield ("file", name), header_bytes.to_bytes(2, "little") + data[FILE_PREFIX.size :]
+    for name, change in (("still", 0.0), ("slow", 0.7), ("fast", 60.0)):
+        now = settle(CODER, example(1) + np.float32(change) * (example(2) > 2), 0, REFERENCE)
+        if now is not None:
+            found = difference(CODER, now, REFERENCE)
+            yield ("differences", name), found.frame if found is not None else key_frame(CODER, now)
+            yield ("differences", f"{name}-key"), key_frame(CODER, now)
 
 
 def _documents() -> Iterator[tuple[tuple[str, str], bytes]]:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import numpy as np
 from tests.packets import SEAL_SECRETS, SEAL_SHARE
-from tests.schemas.coefficients import CODER, SHAPE
+from tests.schemas.coefficients import CODER, SHAPE, Memory, example
 from tests.schemas.wire import seal, seal_file
 
 from splitbus_runtime.keyring import Keyring, Known
@@ -25,6 +26,7 @@ from splitbus_schemas.entropy import read_coder
 from splitbus_schemas.errors import ConfigError, DecodeError
 from splitbus_schemas.packet_types import Job, Result, Sealed, Tensor
 from splitbus_schemas.parts import Assembler
+from splitbus_schemas.references import Reference
 from splitbus_schemas.seal_keys import key_id
 from splitbus_schemas.sealed import session_info
 from splitbus_schemas.signature import SLICE, read_key
@@ -45,6 +47,9 @@ PUBLIC_KEY: Final = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 
 CODING_NAMES: Final = sorted(name for name, coding in CODINGS.items() if coding.shift is None)
 """Those that need no tables. By their place here the first byte of an input for `codec` names them."""
+
+REFERENCE: Final = Reference(np.rint(example(1)).astype(np.int16).reshape(1, -1), 0, CODER.tables.id)
+"""What the receiver of differences holds."""
 
 _TRUST: Final = Trust([PUBLIC_KEY])
 
@@ -121,6 +126,15 @@ def _coefficients(data: bytes) -> None:
         raise AssertionError(f"{found.shape} was decoded")
 
 
+def _differences(data: bytes) -> None:
+    """A frame of differences, where one earlier frame is held; what its name says is not looked at."""
+    held = Memory({data[12:20]: REFERENCE})
+    tensor = Tensor("x::t", "float32", (1, *SHAPE), "t5", data)
+    found = packet.unpack_tensor(tensor, CODER, held)
+    if found.shape != (1, *SHAPE) or len(held) > 2:
+        raise AssertionError(f"{found.shape} was decoded, {len(held)} frames are held")
+
+
 def _tables(data: bytes) -> None:
     read_coder(data)
 
@@ -158,6 +172,7 @@ TARGETS: Final[dict[str, Target]] = {
     "parts": _parts,
     "codec": _codec,
     "coefficients": _coefficients,
+    "differences": _differences,
     "tables": _tables,
     "file": _file,
     "message": _message,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from splitbus_schemas.entropy import Coder
 from splitbus_schemas.entropy_tables import TOTAL, Tables, make_tables
+from splitbus_schemas.references import Reference
 
 SHAPE = (6, 4, 3)
 
@@ -29,3 +30,13 @@ CODER = Coder(TABLES)
 
 def example(seed: int = 0, batch: int = 1, spread: float = 3.0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).laplace(0, spread, (batch, *SHAPE)).astype(np.float32)
+
+
+class Memory(dict[bytes, Reference]):
+    """What a receiver holds: everything, until a test forgets some."""
+
+    def find(self, name: bytes) -> Reference | None:
+        return self.get(name)
+
+    def keep(self, reference: Reference) -> None:
+        self[reference.name] = reference
