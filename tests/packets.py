@@ -182,6 +182,18 @@ MESSAGES: Final[dict[str, m.Message]] = {
         node="edge1", boot="b7f2", tier="edge", cores=4, memory_mb=3900, concurrency=2,
         codecs=["raw", "zstd", "f16", "q8", "q4"], max_packet_bytes=1048576,
     ),
+    "health": m.NodeHealth(
+        node="edge1",
+        boot="b7f2",
+        tier="edge",
+        software="splitbus 0.1.0",
+        state="stuck",
+        since="2026-11-21T03:00:00.000+00:00",
+        reasons=["frame 17 of cam1 has been under way for 42 s, 30 s are allowed"],
+        uptime_s=3600.5,
+        ages_s={"echo": 0.4, "oldest_frame": 41.2, "run-0": 42.0},
+        counters={"jobs": 9120, "errors": 1},
+    ),
     "stats": m.NodeStats(
         node="edge1", boot="b7f2", uptime_s=3600.5, busy=0.31, queued=1, concurrency=2, sessions=3, sessions_mb=24.5,
         broker_rtt_ms=0.4, counters={"jobs": 9120, "refused_busy": 2},

@@ -25,6 +25,7 @@ from splitbus_cli.commands import (
 )
 from splitbus_cli.main import missing
 from splitbus_cli.options import takes_target
+from splitbus_runtime.secrets import redacted
 from splitbus_schemas.errors import SplitbusError
 
 DAEMONS = ("gateway", "worker")
@@ -45,7 +46,7 @@ class Commands(TyperGroup):
             problem = missing(error)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        typer.echo(f"splitbus: {problem}", err=True)
+        typer.echo(f"splitbus: {redacted(problem)}", err=True)
         raise typer.Exit(1)
 
 
@@ -75,7 +76,7 @@ def main(
         typer.Option(envvar="SPLITBUS_LOG_LEVEL", help="Least level logged. (default: info for daemons, else error)"),
     ] = None,
     log_json: Annotated[
-        bool, typer.Option("--log-json", envvar="SPLITBUS_LOG_JSON", help="Log lines as JSON.")
+        bool, typer.Option("--log-json", envvar="SPLITBUS_LOG_JSON", help="Log lines as JSON, an object a line.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001 - read by Commands
 ) -> None:

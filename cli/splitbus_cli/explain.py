@@ -101,7 +101,8 @@ def _limits(decision: Decision) -> str:
 
 
 def _candidate(candidate: Candidate) -> str:
-    return f"{candidate.label}: {milliseconds(candidate.predicted_ms)} predicted"
+    shown = f", pictures rebuilt {candidate.rebuilt:.2f} alike" if candidate.rebuilt else ""
+    return f"{candidate.label}: {milliseconds(candidate.predicted_ms)} predicted{shown}"
 
 
 def _stage_lines(decision: Decision, stats: StreamStats | None) -> Iterator[str]:

@@ -32,7 +32,7 @@ def draw_rates(rows: Sequence[Row], title: str, target: Path) -> None:
     for place, (cut, found) in enumerate(cuts.items()):
         colour = shades(place / max(len(cuts) - 1, 1))
         strengths = [row for row in found if CODECS[row.coded.codec].nodes == "t"]
-        axes.plot(*_points(strengths), color=colour, linewidth=0.8, label=f"cut {cut}" if cut else "input")
+        axes.plot(*_points(strengths), color=colour, linewidth=0.8, label=_label(cut, found))
         for row in found:
             axes.plot(*_points([row]), color=colour, marker=_MARKS[CODECS[row.coded.codec].nodes], markersize=5)
     axes.set(xscale="log", xlabel="bytes of a frame", ylabel="answers that stay the same", title=title)
@@ -47,6 +47,12 @@ def draw_rates(rows: Sequence[Row], title: str, target: Path) -> None:
         raise ConfigError(f"{target} cannot be written as a picture: {error}") from error
     finally:
         plt.close(figure)
+
+
+def _label(cut: int, found: Sequence[Row]) -> str:
+    """The cut, and how alike a picture is that is rebuilt there."""
+    shown = found[0].rebuilt
+    return f"{f'cut {cut}' if cut else 'input'}{f', rebuilt {shown.ssim:.2f}' if shown else ''}"
 
 
 def _points(rows: Sequence[Row]) -> tuple[list[int], list[float]]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from splitbus_cli.tables import add_row, new_table
 from splitbus_cli.text import milliseconds, percent, size
-from splitbus_gateway.records import CodedSize, ModelRecord
+from splitbus_gateway.records import CodedSize, ModelRecord, ShownCut
 from splitbus_schemas.errors import ConfigError
 
 
@@ -26,17 +26,30 @@ class Row:
     coded: CodedSize
     smaller: float
     proven: float
+    rebuilt: ShownCut | None = None
+    """What the cut shows of the picture; None when it was not measured."""
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""
         found = self.coded.model_dump(mode="json", exclude={"v"}, exclude_none=True)
-        return {**found, "smaller": round(self.smaller, 2), "proven": round(self.proven, 4)}
+        shown = self.rebuilt
+        return {
+            **found,
+            "smaller": round(self.smaller, 2),
+            "proven": round(self.proven, 4),
+            "rebuilt_ssim": shown.ssim if shown else None,
+            "rebuilt_psnr_db": shown.psnr_db if shown else None,
+        }
 
 
 def rows(record: ModelRecord) -> list[Row]:
     """All that was measured, cut by cut, the smallest last."""
     plain = {cut.index: cut.bytes for cut in record.cuts}
-    found = [Row(coded, plain[coded.cut] / max(coded.p50_bytes, 1), record.proven(coded)) for coded in record.sizes]
+    shown = {one.cut: one for one in record.rebuilt.cuts} if record.rebuilt else {}
+    found = [
+        Row(coded, plain[coded.cut] / max(coded.p50_bytes, 1), record.proven(coded), shown.get(coded.cut))
+        for coded in record.sizes
+    ]
     return sorted(found, key=lambda row: (row.coded.cut, -row.coded.p50_bytes))
 
 
@@ -71,14 +84,15 @@ def show(
 def _facts(record: ModelRecord, chosen: Sequence[Row]) -> dict[str, Any]:
     judged = {"accuracy": record.accuracy, "measure": record.measure}
     known = {name: value for name, value in judged.items() if value is not None}
-    return {"model": record.model, "samples": record.sample_count, **known, "rows": [row.facts() for row in chosen]}
+    shown = {} if record.rebuilt is None else record.rebuilt.model_dump(mode="json", exclude={"v", "cuts"})
+    rows = [row.facts() for row in chosen]
+    return {"model": record.model, "samples": record.sample_count, **known, "rows": rows, "rebuilt": shown}
 
 
 def _print(found: Sequence[Row], *, labelled: bool) -> None:
     right = ("right",) if labelled else ()
-    table = new_table(
-        None, "cut", "codec", "median", "1 in 10 above", "smaller", "agree", "proven", *right, "encode", "decode"
-    )
+    measured = ("median", "1 in 10 above", "smaller", "agree", "proven", *right, "rebuilt", "encode", "decode")
+    table = new_table(None, "cut", "codec", *measured)
     for row in found:
         coded = row.coded
         add_row(
@@ -91,6 +105,7 @@ def _print(found: Sequence[Row], *, labelled: bool) -> None:
             percent(coded.agreement),
             percent(row.proven),
             *((percent(coded.accuracy or 0.0),) if labelled else ()),
+            f"{row.rebuilt.ssim:.2f}" if row.rebuilt else "-",
             milliseconds(coded.encode_ms),
             milliseconds(coded.decode_ms),
         )
@@ -104,7 +119,20 @@ def _words(record: ModelRecord, cut: int | None, min_agreement: float, out: Path
         yield f"right: of labelled answers; the un-split model {percent(record.accuracy)}"
     if record.measure:
         yield f"agree: as {record.measure} says"
+    yield f"rebuilt: {rebuilt_words(record)}"
     if cut is None:
         yield f"the smallest at each cut with an agreement of {min_agreement:g}; all of one cut: --cut N"
     if out:
         yield f"wrote {out}"
+
+
+def rebuilt_words(record: ModelRecord) -> str:
+    """What the column of that name means, or why it is empty."""
+    found = record.rebuilt
+    if found is None or found.why_not:
+        return f"not measured: {found.why_not if found else 'add the model with --calibrate PICTURES'}"
+    return (
+        "how alike (SSIM) to a picture is what a decoder makes of what crosses the cut, fitted on "
+        f"{found.fitted} pictures, mean of {found.reported} others; the mean picture reaches {found.nothing_ssim:.2f}. "
+        "A lower bound: a deeper decoder sees more"
+    )

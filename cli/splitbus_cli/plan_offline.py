@@ -57,6 +57,7 @@ def _way_facts(question: Question, way: Priced) -> dict[str, Any]:
         "interval_ms": round(way.interval_ms, 3),
         "bytes": round(way.bytes),
         "device_ms": round(way.device_ms, 3),
+        "rebuilt": None if way.rebuilt is None else round(way.rebuilt, 4),
         "device_mb": None if way.device_mb is None else round(way.device_mb, 3),
     }
 
@@ -85,6 +86,7 @@ def _figures(way: Priced) -> str:
         f"{1e3 / way.interval_ms:.1f} frames/s at most" if way.interval_ms else "",
         f"{size(way.bytes)} over links" if way.bytes else "nothing over links",
         f"{percent(1.0 - way.loss)} of answers the same" if way.loss else "",
+        f"pictures rebuilt {way.rebuilt:.2f} alike" if way.rebuilt else "",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -97,7 +99,9 @@ def _step_lines(way: Priced) -> Iterator[str]:
 
 
 def _print_ways(question: Question, choice: Choice, ways: Sequence[Priced]) -> None:
-    table = new_table(None, "", "runs", "latency", "agreement", "links", "device MB", "device ms", "frames/s")
+    table = new_table(
+        None, "", "runs", "latency", "agreement", "links", "rebuilt", "device MB", "device ms", "frames/s"
+    )
     for way in ways:
         add_row(
             table,
@@ -106,6 +110,7 @@ def _print_ways(question: Question, choice: Choice, ways: Sequence[Priced]) -> N
             milliseconds(way.ms),
             f"{1.0 - way.loss:.3f}",
             size(way.bytes),
+            "-" if way.rebuilt is None else f"{way.rebuilt:.2f}",
             "-" if way.device_mb is None else f"{way.device_mb:.1f}",
             f"{way.device_ms:.1f}",
             f"{1e3 / way.interval_ms:.1f}" if way.interval_ms else "-",

@@ -147,6 +147,7 @@ def _demands(asked: Asked, settings: StreamSettings) -> Demands:
         deadline_ms=_either(asked.deadline, base.deadline_ms),
         keep_on_device=max(asked.keep_blocks_on_device, asked.keep_input_on == "device", base.keep_on_device),
         keep_on_site=max(asked.keep_blocks_on_site, asked.keep_input_on == "site", base.keep_on_site),
+        max_rebuilt=_either(asked.max_rebuilt, base.max_rebuilt),
         device_memory_mb=_either(asked.device_memory, base.device_memory_mb),
         max_mbit=_either(asked.max_mbit, base.max_mbit),
         max_mb_per_day=_either(asked.max_mb_per_day, base.max_mb_per_day),

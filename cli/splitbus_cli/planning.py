@@ -32,6 +32,7 @@ class Asked:
     keep_input_on: Place | None = None
     keep_blocks_on_device: int = 0
     keep_blocks_on_site: int = 0
+    max_rebuilt: float | None = None
     device_memory: float | None = None
     max_mbit: float | None = None
     max_mb_per_day: float | None = None
@@ -102,6 +103,17 @@ _OPTIONS: Final[dict[str, Any]] = {
     ],
     "keep_blocks_on_site": Annotated[
         int, _wanted("--keep-blocks-on-site", "The first K blocks never run in the cloud.", "K", min=0)
+    ],
+    "max_rebuilt": Annotated[
+        float | None,
+        _wanted(
+            "--max-rebuilt",
+            "How alike (SSIM) to a picture may be what is rebuilt from what leaves the device; needs a model that was "
+            "added with --calibrate.",
+            "X",
+            min=0.0,
+            max=1.0,
+        ),
     ],
     "device_memory": Annotated[
         float | None, _wanted("--device-memory", "What the device's slice may take in memory.", "MB", min=0.0)

@@ -45,7 +45,8 @@ class GatewayService:
             return f"{config.node} waits for the broker at {address}: {problem}"
         names = [record.name for record in self.registry.list()]
         models = f"models {', '.join(names)}" if names else "no models yet: splitbus model add NAME FILE"
-        return f"{config.node} serves site {config.site} at {address}, {models}; broker answered {self._echo()} ago"
+        how = f"{self.daemon.verdict}; broker answered {self._echo()} ago"
+        return f"{config.node} serves site {config.site} at {address}, {models}; {how}"
 
     def _echo(self) -> str:
         return f"{self.daemon.echo_age_s:.1f} s"

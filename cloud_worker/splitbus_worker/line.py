@@ -1,14 +1,18 @@
-"""The line of admitted jobs: bounded, first come first served, and for each device the newest wins."""
+"""The line of admitted jobs: bounded, devices take turns, and of each device the newest wins."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from typing import Final
 
 from splitbus_runtime.shelf import Slice
 from splitbus_schemas.packet_types import Job
+
+MAX_DEVICES: Final = 1024
+"""Devices whose turns are remembered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +26,9 @@ class Ticket:
     train_us: int
     expected_us: int
 
+    def __str__(self) -> str:
+        return f"frame {self.job.frame.seq} of {self.job.frame.device}"
+
 
 class Line:
     """Tickets between the bus's thread and the executors. `ahead_us` is what lies before the next one."""
@@ -33,11 +40,18 @@ class Line:
         self._waiting: list[Ticket] = []
         self._of_device: Counter[str] = Counter()
         self._signal: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._served: OrderedDict[str, int] = OrderedDict()
+        self._turns = 0
         self.running = 0
         self.ahead_us = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def oldest_s(self, now: float) -> float:
+        """How long the first in the line has waited."""
+        with self._lock:
+            return max(0.0, now - self._waiting[0].at) if self._waiting else 0.0
 
     def of_device(self, device: str) -> int:
         """How many tickets of a device wait."""
@@ -60,11 +74,15 @@ class Line:
         return old
 
     def take(self) -> Ticket | None:
-        """The next ticket, to be given back with `done`; None when the line is closed."""
+        """The next ticket, to be given back with `done`: the oldest of the device that was served longest ago.
+
+        None when the line is closed.
+        """
         while self._signal.get():
             with self._lock:
                 if self._waiting:
-                    ticket = self._waiting[0]
+                    ticket = min(self._waiting, key=lambda ticket: self._served.get(ticket.job.frame.device, 0))
+                    self._note_turn(ticket.job.frame.device)
                     self._leave(ticket)
                     self.ahead_us += ticket.expected_us  # it is still ahead of the others until it is done
                     self.running += 1
@@ -86,6 +104,26 @@ class Line:
         for _ in range(takers):
             self._signal.put(False)
         return left
+
+    def ahead_of(self, device: str) -> int:
+        """Expected microseconds until the next frame of a device is served: what runs, and its rivals' turns."""
+        with self._lock:
+            own = self._of_device[device]
+            turns: Counter[str] = Counter()
+            ahead = self.ahead_us - sum(ticket.expected_us for ticket in self._waiting)
+            for ticket in self._waiting:
+                name = ticket.job.frame.device
+                turns[name] += 1
+                if name == device or turns[name] <= own + 1:
+                    ahead += ticket.expected_us
+            return ahead
+
+    def _note_turn(self, device: str) -> None:
+        self._turns += 1
+        self._served[device] = self._turns
+        self._served.move_to_end(device)
+        if len(self._served) > MAX_DEVICES:
+            self._served.popitem(last=False)
 
     def _leave(self, ticket: Ticket) -> None:
         device = ticket.job.frame.device

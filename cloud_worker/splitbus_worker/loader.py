@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from splitbus_runtime.pulse import Pulse
 from splitbus_runtime.shelf import Shelf
 from splitbus_schemas.errors import SplitbusError
 
@@ -24,8 +25,11 @@ MAX_FAILED: Final = 64
 class Loader:
     """A thread that loads slices; `report(None | error)` is called on it after each."""
 
-    def __init__(self, shelf: Shelf, report: Callable[[SplitbusError | None], None], *, name: str) -> None:
+    def __init__(
+        self, shelf: Shelf, report: Callable[[SplitbusError | None], None], *, name: str, pulse: Pulse
+    ) -> None:
         self._shelf = shelf
+        self._pulse = pulse
         self._report = report
         self._lock = threading.Lock()
         self._wanted: set[str] = set()
@@ -58,7 +62,8 @@ class Loader:
     def _run(self) -> None:
         while (slice_id := self._queue.get()) is not None:
             if slice_id in self._wanted:
-                self._load(slice_id)
+                with self._pulse.working(f"loading slice {slice_id[:12]}"):
+                    self._load(slice_id)
 
     def _load(self, slice_id: str) -> None:
         problem: SplitbusError | None = None

@@ -15,7 +15,7 @@ from splitbus_worker.worker import Worker
 log = logging.getLogger(__name__)
 
 ECHO_SECONDS: Final = 10.0
-"""A heartbeat that came back within this time feeds the watchdog; one is sent every second."""
+"""A heartbeat that came back within this time feeds the watchdog, unless a frame hangs; one is sent every second."""
 
 
 def run(config: WorkerConfig, *, stop: threading.Event | None = None) -> int:
@@ -45,7 +45,8 @@ class WorkerService:
 
     @property
     def healthy(self) -> bool:
-        return time.monotonic() - self.worker.agent.last_echo < ECHO_SECONDS
+        fresh = time.monotonic() - self.worker.agent.last_echo < ECHO_SECONDS
+        return fresh and self.worker.verdict.state != "stuck"
 
     @property
     def status(self) -> str:
@@ -55,6 +56,6 @@ class WorkerService:
         agent, load = worker.agent, worker.agent.load()
         frames = agent.counters.get("answered", 0) + agent.counters.get("forwarded", 0)
         return (
-            f"{worker.node} serves site {worker.config.site} at {address}; "
+            f"{worker.node} serves site {worker.config.site} at {address}; {worker.verdict}; "
             f"{len(agent.shelf.ready)} slices warm, {frames} frames run, {load.busy:.0%} busy"
         )

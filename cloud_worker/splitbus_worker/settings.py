@@ -41,6 +41,12 @@ class WorkerConfig(Settings):
     queue_per_device: int = Field(
         default=4, ge=1, le=1024, description="Of one device; then its newest ousts its oldest."
     )
+    max_messages_s: int = Field(
+        default=1000, ge=1, description="Messages of one device, parts of frames counted; beyond, they are not read."
+    )
+    stuck_s: float = Field(
+        default=30.0, ge=1, le=3600, description="A frame that runs longer hangs: the watchdog is fed no more."
+    )
     slowdown: float = Field(default=1.0, ge=1, le=1000, description="Emulates a machine so many times slower.")
 
     @field_validator("site", "node")

@@ -12,6 +12,8 @@ from typing import Final
 from splitbus_runtime.agent import Agent, Load, new_boot
 from splitbus_runtime.bus import Will
 from splitbus_runtime.dial import Dial, dial_broker
+from splitbus_runtime.health import Verdict
+from splitbus_runtime.pulse import LONG_SECONDS, Pulse
 from splitbus_runtime.shelf import Slice
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import Parcel, job_facts
@@ -21,6 +23,7 @@ from splitbus_schemas.limits import MAX_TEXT_BYTES
 from splitbus_schemas.packet_types import Echo, Job, Probe, Refusal, Result, Sealed, Spent
 from splitbus_schemas.topics import JOB, REPLY
 from splitbus_worker.admission import Refused, State, admit, check_route, smoothed
+from splitbus_worker.allowance import Allowance
 from splitbus_worker.gate import open_gate
 from splitbus_worker.line import Line, Ticket
 from splitbus_worker.loader import Loader
@@ -77,9 +80,19 @@ class Worker:
         self._service_us: OrderedDict[str, int] = OrderedDict()
         self._references = References()
         self._stopping = False
-        self._loader = Loader(self.agent.shelf, self._loaded, name=f"splitbus-{self.node}-load")
+        self._allowance = Allowance(config.max_messages_s)
+        self._taking = self.agent.health.pulses.add("jobs", config.stuck_s)
+        pulses = self.agent.health.pulses
+        self._loader = Loader(
+            self.agent.shelf, self._loaded, name=f"splitbus-{self.node}-load", pulse=pulses.add("loading", LONG_SECONDS)
+        )
         self._executors = [
-            threading.Thread(target=self._execute, name=f"splitbus-{self.node}-run-{lane}", daemon=True)
+            threading.Thread(
+                target=self._execute,
+                args=(pulses.add(f"run-{lane}", config.stuck_s),),
+                name=f"splitbus-{self.node}-run-{lane}",
+                daemon=True,
+            )
             for lane in range(config.concurrency)
         ]
 
@@ -88,7 +101,7 @@ class Worker:
         for executor in self._executors:
             executor.start()
         self.agent.port.receive(REPLY.at(self.config.site, node=self.node, boot=self.boot), self._on_reply)
-        self.agent.port.receive(self._job_filter, self._on_job)
+        self.agent.port.receive(self._job_filter, self._on_job_in_time, wanted=self._is_wanted)
         self._gate.follow(self.agent)
         self.agent.start()
 
@@ -121,7 +134,28 @@ class Worker:
         """Why the broker is not there, in one sentence; empty when it is or nothing is known yet."""
         return next((why for bus in (self.control, self.data) if (why := getattr(bus, "problem", ""))), "")
 
+    @property
+    def verdict(self) -> Verdict:
+        """How it does: what hangs, a thread that ended among it, and what went wrong of late."""
+        ended = [f"thread {thread.name} has ended" for thread in self._executors if not thread.is_alive()]
+        return self.agent.health.verdict(self.agent.echo_age_s, () if self._stopping else ended)
+
     # On the bus's thread
+
+    def _is_wanted(self, topic: str) -> bool:
+        """Whether the device that a topic names has not sent too much; a flood is counted, and told now and then."""
+        device, now = topic.rpartition("/")[2], time.monotonic()
+        if self._allowance.take(device, now):
+            return True
+        self.agent.count("flooded")
+        if dropped := self._allowance.to_tell(device, now):
+            most = self.config.max_messages_s
+            self.agent.alert("floods", f"{device} sends more than {most} messages a second, {dropped} were not read")
+        return False
+
+    def _on_job_in_time(self, parcel: Parcel) -> None:
+        with self._taking.working("taking in a frame"):
+            self._on_job(parcel)
 
     def _on_job(self, parcel: Parcel) -> None:
         packet = parcel.packet
@@ -203,17 +237,18 @@ class Worker:
             line_limit=self.config.queue,
             running=self._line.running,
             concurrency=self.config.concurrency,
-            ahead_us=self._line.ahead_us,
+            ahead_us=self._line.ahead_of(job.frame.device),
             service_us=self._service_us.get(job.route[0].slice, 0),
         )
 
     # On the executors' threads
 
-    def _execute(self) -> None:
+    def _execute(self, pulse: Pulse) -> None:
         while (ticket := self._line.take()) is not None:
             began = time.monotonic()
             self._occupancy.change(+1, began)
-            self._attempt(ticket, began)
+            with pulse.working(ticket):
+                self._attempt(ticket, began)
             self._occupancy.change(-1, time.monotonic())
             self._line.done(ticket)
 
@@ -287,4 +322,5 @@ class Worker:
         self.agent.tell_slices()
 
     def _load(self) -> Load:
-        return Load(self._occupancy.share(time.monotonic()), len(self._line), self.config.concurrency)
+        now = time.monotonic()
+        return Load(self._occupancy.share(now), len(self._line), self.config.concurrency, self._line.oldest_s(now))

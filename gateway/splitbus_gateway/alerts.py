@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from splitbus_runtime.bus import Bus
+from splitbus_runtime.health import Health
+from splitbus_runtime.secrets import redacted
 from splitbus_schemas.messages import Alert
 from splitbus_schemas.topics import ALERT
 
@@ -21,8 +23,10 @@ MAX_PER_SECOND: Final = 5
 class Alerts:
     """The gateway's alerts and counters. Thread-safe."""
 
-    def __init__(self, bus: Bus, *, site: str, node: str, clock: Callable[[], float]) -> None:
-        self._bus, self._node, self._clock = bus, node, clock
+    def __init__(
+        self, bus: Bus, *, site: str, node: str, clock: Callable[[], float], health: Health | None = None
+    ) -> None:
+        self._bus, self._node, self._clock, self._health = bus, node, clock, health
         self._topic = ALERT.at(site, node=node)
         self._lock = threading.Lock()
         self._second = -1
@@ -37,10 +41,12 @@ class Alerts:
     def __call__(self, what: str, reason: str, topic: str | None = None) -> None:
         """Count `what`, and unless there were too many alerts this second, log and publish the reason."""
         self.count(what)
+        if self._health:
+            self._health.trouble(what, reason)
         if not self._may_speak():
             return
-        log.warning("%s: %s", what, reason)
-        alert = Alert(node=self._node, what=what, reason=reason[:1000], topic=topic[:200] if topic else None)
+        log.warning("%s: %s", what, reason, extra={"kind": what})
+        alert = Alert(node=self._node, what=what, reason=redacted(reason)[:1000], topic=topic[:200] if topic else None)
         self._bus.publish(self._topic, alert.to_json(), qos=ALERT.qos)
 
     def _may_speak(self) -> bool:

@@ -17,7 +17,10 @@ from splitbus_gateway.search import Found, pick, search, weights_of
 from splitbus_gateway.ways import find_routes
 from splitbus_schemas.errors import UnsatisfiableError
 
-_KEPT_FIRST = ("keep_on_device", "keep_on_site", "must_not_run", "lossless_only", "min_agreement", "codecs", "must_run")
+_KEPT_FIRST = (
+    "keep_on_device", "keep_on_site", "max_rebuilt", "must_not_run", "lossless_only", "min_agreement", "codecs",
+    "must_run",
+)  # fmt: skip
 """When limits can be kept only by giving up several others, these are not among those, if that can be."""
 
 

@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict, deque
 from typing import Final
 
 from splitbus_runtime.bus import Bus, Delivery
+from splitbus_runtime.pulse import Pulse
 from splitbus_runtime.store import BlobStore
 from splitbus_schemas.errors import BlobError, DecodeError, PayloadTooLargeError, SplitbusError
 from splitbus_schemas.messages import Alert, BlobRequest
@@ -32,6 +33,9 @@ ALERT_SECONDS: Final = 1.0
 
 BURST_SECONDS: Final = 0.05
 """How much of the rate may go out at once."""
+
+STUCK_SECONDS: Final = 60.0
+"""A piece that is not sent by then hangs: in the disk, or in the connection."""
 
 DEFAULT_BYTES_PER_S: Final = 10_000_000.0
 
@@ -89,7 +93,14 @@ class BlobService:
     """
 
     def __init__(
-        self, bus: Bus, store: BlobStore, *, site: str, node: str, bytes_per_s: float = DEFAULT_BYTES_PER_S
+        self,
+        bus: Bus,
+        store: BlobStore,
+        *,
+        site: str,
+        node: str,
+        bytes_per_s: float = DEFAULT_BYTES_PER_S,
+        pulse: Pulse | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._bus = bus
@@ -98,6 +109,7 @@ class BlobService:
         self._node = node
         self._pace = Pace(bytes_per_s)
         self._queue = FairQueue()
+        self._pulse = pulse or Pulse(STUCK_SECONDS)
         self._turn = threading.Condition()
         self._closing = threading.Event()
         self._alert_at = -ALERT_SECONDS
@@ -157,7 +169,8 @@ class BlobService:
                     self._turn.wait()
                     continue
             try:
-                self._answer(request)
+                with self._pulse.working(f"reading blob {request.sha256[:12]}"):
+                    self._answer(request)
             except Exception:  # whatever one request does, the next is answered
                 self.counters["blob_failed"] += 1
                 log.exception("could not answer the request for blob %s", request.sha256)

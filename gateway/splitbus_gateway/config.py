@@ -77,6 +77,12 @@ class PlannerSettings(Settings):
     keep_blocks_on_site: Blocks = Field(
         default=0, description="So many blocks run on no cloud worker, and nothing they are given goes there."
     )
+    max_rebuilt: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="How alike (SSIM) to a picture may be what a decoder rebuilds from what leaves the device, as "
+        "measured by `model add --calibrate`; cuts that were not measured are not used.",
+        examples=[0.3],
+    )
     device_memory_mb: Positive | None = Field(
         default=None,
         description="What the device's part may take in memory: weights and the largest tensors.",

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from splitbus_gateway.pricing import Priced
-from splitbus_gateway.privacy import blocks, kept, may_show, off_device, off_site
+from splitbus_gateway.privacy import NO_FIGURES, blocks, kept, may_show, off_device, off_site, rebuilt
 from splitbus_gateway.problem import Floats, Limits, NodeFacts, Problem
 from splitbus_gateway.ways import Route, Term
 
@@ -59,7 +59,7 @@ class Bound:
 
 def bounds_of(problem: Problem) -> list[Bound]:
     """All limits that bound a term; none for those that are not set, or cannot be judged."""
-    return [*_figures(problem), *_floors(problem), *_rates(problem), *_device(problem)]
+    return [*_figures(problem), *_floors(problem), *_pictures(problem), *_rates(problem), *_device(problem)]
 
 
 def keeping_up(problem: Problem, share: float = HEADROOM) -> list[Bound]:
@@ -94,6 +94,13 @@ def _floors(problem: Problem) -> Iterator[Bound]:
             asked = f"keeping {kept(keep)} on the {place}"
             best = "the most that can be is {:.0f} blocks"
             yield Bound(limit, term, may_show(problem, keep), asked, best, -1.0, count)
+
+
+def _pictures(problem: Problem) -> Iterator[Bound]:
+    most = problem.limits.max_rebuilt
+    if most is not None:
+        best = "the least is {:.3f}" if problem.rebuilt is not None else NO_FIGURES
+        yield Bound("max_rebuilt", "rebuilt", most, f"pictures rebuilt at most {most:g} alike (SSIM)", best)
 
 
 def _rates(problem: Problem) -> Iterator[Bound]:
@@ -197,6 +204,7 @@ def unmet(problem: Problem, priced: Priced) -> dict[str, str]:
         "device_kb": (priced.up_bytes + priced.down_bytes) / 1e3,
         "off_device": off_device(problem, split),
         "off_site": off_site(problem, split),
+        "rebuilt": rebuilt(problem, split),
         "device_blocks": own + (codings.cuts[0] != 0),
         "worker_blocks": blocks(problem) - own,
         **dict.fromkeys(STAGES, priced.interval_ms),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from splitbus_gateway.alerts import Alerts
-from splitbus_gateway.blob_service import BlobService
+from splitbus_gateway.blob_service import STUCK_SECONDS, BlobService
 from splitbus_gateway.config import GatewayConfig, PlannerSettings
 from splitbus_gateway.controller import Controller
 from splitbus_gateway.epochs import Epochs
@@ -24,6 +24,7 @@ from splitbus_gateway.slicing import SliceBook
 from splitbus_gateway.stream import StreamSettings
 from splitbus_runtime.agent import new_boot, timestamp
 from splitbus_runtime.bus import Bus, Delivery
+from splitbus_runtime.health import Health, Verdict
 from splitbus_schemas.errors import SplitbusError
 from splitbus_schemas.messages import ModelCard
 from splitbus_schemas.topics import MODEL
@@ -32,8 +33,14 @@ log = logging.getLogger(__name__)
 
 BEAT_S: Final = 1.0
 POLL_S: Final = 0.25
+STUCK_S: Final = 30.0
+"""Taking a message, noticing models and planning end sooner, slicing a large model included."""
 STALE_S: Final = 10.0
 """Without a round trip through the broker for so long, something is wedged."""
+
+
+DOING: Final = {"models_failed": "reading the models", "planning_failed": "planning"}
+"""What each guarded part is at, by the counter of its failures."""
 
 
 class GatewayDaemon:
@@ -54,7 +61,9 @@ class GatewayDaemon:
             registry, codecs=config.planner.codecs, signer=self._signer, proven=config.planner.proven
         )
         site, node, now = config.site, config.node, time.monotonic()
-        self.alerts = Alerts(control, site=site, node=node, clock=time.monotonic)
+        self.health = Health(timestamp)
+        self._pulse = self.health.pulses.add("planning", STUCK_S)
+        self.alerts = Alerts(control, site=site, node=node, clock=time.monotonic, health=self.health)
         self._presence = Presence(control, site=site, node=node, boot=self.boot, now=now)
         self._controller = Controller(
             control,
@@ -88,6 +97,7 @@ class GatewayDaemon:
             site=self.config.site,
             node=self.config.node,
             bytes_per_s=self.config.blobs.max_mbit * 1e6 / 8,
+            pulse=self.health.pulses.add("blobs", STUCK_SECONDS),
         )
         cards = MODEL.at(self.config.site, name="+")
         self._control.subscribe([*self._controller.filters, cards, self._keys.topic], self._inbox.put, qos=1)
@@ -124,7 +134,12 @@ class GatewayDaemon:
 
     def healthy(self, limit_s: float = STALE_S) -> bool:
         """Whether the daemon lives and the broker answers: what a watchdog is fed from."""
-        return self._thread.is_alive() and self.echo_age_s < limit_s
+        return self._thread.is_alive() and self.echo_age_s < limit_s and self.verdict.state != "stuck"
+
+    @property
+    def verdict(self) -> Verdict:
+        """How it does: what hangs, and what went wrong of late."""
+        return self.health.verdict(self.echo_age_s if self.answered else None)
 
     # The thread
 
@@ -138,6 +153,7 @@ class GatewayDaemon:
                 self._guarded("models_failed", self._refresh_models)
                 self._guarded("keys_failed", self._refresh_keys)
                 self._presence.beat(self._counters(), self._inbox.qsize(), now)
+                self._presence.tell_health(self.health, self.verdict, self._counters(), now)
             self._guarded("planning_failed", lambda: self._controller.step(time.monotonic()))
 
     def _take(self, patience_s: float) -> None:
@@ -145,7 +161,8 @@ class GatewayDaemon:
         try:
             delivery = self._inbox.get(timeout=max(patience_s, 0.001))
             while delivery is not None:
-                self._handle(delivery)
+                with self._pulse.working(f"taking {delivery.topic}"):
+                    self._handle(delivery)
                 delivery = self._inbox.get_nowait()
         except queue.Empty:
             return
@@ -166,7 +183,8 @@ class GatewayDaemon:
 
     def _guarded(self, what: str, act: Callable[[], None]) -> None:
         try:
-            act()
+            with self._pulse.working(DOING[what]):
+                act()
         except SplitbusError as error:
             self.alerts(what, str(error))
         except Exception as error:
@@ -210,6 +228,7 @@ def stream_settings(planner: PlannerSettings) -> StreamSettings:
             deadline_ms=planner.deadline_ms,
             keep_on_device=max(planner.keep_blocks_on_device, int(planner.keep_input_on_device)),
             keep_on_site=planner.keep_blocks_on_site,
+            max_rebuilt=planner.max_rebuilt,
             device_memory_mb=planner.device_memory_mb,
             max_mbit=planner.max_mbit,
             max_mb_per_day=planner.max_mb_per_day,

@@ -101,6 +101,7 @@ def candidate(model: ModelFacts, problem: Problem, priced: Priced) -> Candidate:
         nodes=list(priced.split.nodes),
         predicted_ms=round(priced.ms, 3),
         steps=[step.model_copy(update={"ms": round(step.ms, 3)}) for step in priced.steps],
+        rebuilt=None if priced.rebuilt is None else round(min(max(priced.rebuilt, 0.0), 1.0), 4),
     )
 
 

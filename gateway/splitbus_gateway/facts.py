@@ -41,6 +41,8 @@ class ModelFacts:
     tensors: Mapping[int, tuple[str, ...]]
     memory_mb: Floats | None = None
     """What the slice from the input to each cut takes in memory; None when it is not known."""
+    rebuilt: Floats | None = None
+    """How alike the pictures are that can be rebuilt at each cut but the last, 1 the same; NaN where not measured."""
 
     @property
     def key(self) -> str:
@@ -98,6 +100,7 @@ def build_problem(
         every_ms=_every_ms(stream),
         memory_mb=model.memory_mb,
         tensors=model.tensors,
+        rebuilt=model.rebuilt,
         pin=_pinned(stream.pin),
         blocked=tuple(blocked),
     )

@@ -25,11 +25,15 @@ _MEASURED: Final = 2  # times as many held-out inputs as samples without calibra
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model is measured on, what its transforms are found from, and how its answers are judged."""
+    """What a model is measured on, what its transforms are found from, and how its answers are judged.
+
+    `given` is all that was given for calibration, measured on or not.
+    """
 
     measured: Sequence[Feed]
     calibration: Sequence[Feed]
     judge: Judge
+    given: Sequence[Feed] = ()
 
     @property
     def digest(self) -> str:
@@ -54,12 +58,12 @@ class Offer:
         given = [] if self.calibrate is None else read_samples(self.calibrate, specs, CALIBRATION_SAMPLES)
         if self.samples is not None:
             measured = read_samples(self.samples, specs, count)
-            return Inputs(measured, given, self._judge(self.samples, len(measured), count))
+            return Inputs(measured, given, self._judge(self.samples, len(measured), count), given)
         if self.calibrate is not None:
             judge = self._judge(self.calibrate, len(given), CALIBRATION_SAMPLES)
             held_out = slice(1, 2 * count * _MEASURED, 2)
             labels = None if judge.labels is None else judge.labels[held_out]
-            return Inputs(given[held_out], given[::2], Judge(labels, judge.measure))
+            return Inputs(given[held_out], given[::2], Judge(labels, judge.measure), given)
         if self.labels is not None:
             raise ModelError("labels belong to inputs that are given: give them with --samples or --calibrate")
         return Inputs(synthetic_samples(specs, count), [], Judge(None, self.measure))

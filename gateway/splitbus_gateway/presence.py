@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from splitbus_runtime.agent import software, timestamp
 from splitbus_runtime.bus import Bus
+from splitbus_runtime.health import Health, Identity, Verdict
 from splitbus_schemas.messages import NodeStats, NodeStatus
-from splitbus_schemas.topics import ECHO, STATS, STATUS
+from splitbus_schemas.topics import ECHO, HEALTH, STATS, STATUS
 
 
 class Presence:
@@ -59,6 +60,15 @@ class Presence:
             counters=dict(counters),
         )
         self._bus.publish(STATS.at(self._site, node=self._node), stats.to_json(), retain=STATS.retain)
+
+    def tell_health(self, health: Health, verdict: Verdict, counters: Mapping[str, int], now: float) -> None:
+        """Publish how we do, when it is due."""
+        if not health.is_due(verdict):
+            return
+        me = Identity(self._node, self._boot, "gateway", software())
+        ages = {"echo": max(0.0, now - self._echoed)}
+        message = health.message(verdict, me, uptime_s=now - self._started, ages=ages, counters=counters)
+        self._bus.publish(HEALTH.at(self._site, node=self._node), message.to_json(), retain=HEALTH.retain)
 
     def echo(self, payload: bytes, now: float) -> None:
         """A heartbeat came back; those of another session are none of ours."""

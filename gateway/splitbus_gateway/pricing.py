@@ -40,6 +40,8 @@ class Priced:
     """The share of answers that may differ from those of the model in one piece."""
     device_mb: float | None = None
     """What the device's slice takes in memory; None when it is not known."""
+    rebuilt: float | None = None
+    """How alike (SSIM) to the picture is what can be rebuilt from what leaves the device; None when not measured."""
 
     def score(self, objective: Objective) -> float:
         """What `objective` makes of it; less is better."""
@@ -91,7 +93,15 @@ def price(problem: Problem, split: Split) -> Priced:
         device_ms=computed[split.nodes[0]],
         loss=sum(float(loss_of(problem)[cell]) for cell in cells),
         device_mb=None if problem.memory_mb is None else float(problem.memory_mb[ends[0]]),
+        rebuilt=_rebuilt(problem, cells),
     )
+
+
+def _rebuilt(problem: Problem, cells: list[tuple[int, int]]) -> float | None:
+    if problem.rebuilt is None or not cells:
+        return None if cells else 0.0
+    alike = float(problem.rebuilt[cells[0][0]])
+    return None if np.isnan(alike) else alike
 
 
 def _computed(steps: Iterable[Step]) -> dict[str, float]:

@@ -1,15 +1,20 @@
 """What no way may do, not even a pinned one: show what is to be kept, run where nothing may run.
 
 A cut at position p shows what the blocks from p on are given. A tensor that skips blocks crosses several cuts; whoever
-sees it at the last of them has what the first block behind its source was given.
+sees it at the last of them has what the first block behind its source was given. What can be rebuilt of a picture only
+gets less from cut to cut, so that the cut at which a frame leaves the device decides.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbus_gateway.problem import NodeFacts, Problem, Split
+from splitbus_gateway.problem import Floats, NodeFacts, Problem, Split
+
+NO_FIGURES: Final = "what cuts show of a picture was not measured, add the model with --calibrate PICTURES"
 
 
 def blocks(problem: Problem) -> int:
@@ -36,6 +41,23 @@ def off_site(problem: Problem, split: Split) -> int:
     """How many of the last blocks are given something that goes to a cloud worker."""
     hops = zip(split.cuts, split.nodes[1:], strict=True)
     return max((_shown(problem, cut.index) for cut, node in hops if _tier(problem, node) == "cloud"), default=0)
+
+
+def rebuilt_at(problem: Problem) -> Floats:
+    """How alike to the picture is what is rebuilt at each cut but the last; 1, like the picture, where not measured."""
+    count = len(problem.codings.cuts) - 1
+    return np.ones(count) if problem.rebuilt is None else np.nan_to_num(problem.rebuilt, nan=1.0)
+
+
+def missing_figures(problem: Problem) -> list[str]:
+    """What to say when pictures are to be kept, but nobody measured what cuts show of them."""
+    asked = problem.limits.max_rebuilt is not None and problem.rebuilt is None
+    return [f"every cut: {NO_FIGURES}"] if asked else []
+
+
+def rebuilt(problem: Problem, split: Split) -> float:
+    """The same for what leaves the device; 0 when nothing does."""
+    return float(rebuilt_at(problem)[problem.codings.cuts.index(split.cuts[0].index)]) if split.cuts else 0.0
 
 
 def _shown(problem: Problem, index: int) -> int:
@@ -68,6 +90,8 @@ def breach(problem: Problem, split: Split) -> str | None:
     for place, keep, count in shown:
         if keep and (seen := count(problem, split)) > may_show(problem, keep):
             return f"{split} shows what block {blocks(problem) - seen + 1} is given: {kept(keep)} stays on the {place}"
+    if limits.max_rebuilt is not None and (alike := rebuilt(problem, split)) > limits.max_rebuilt:
+        return f"{split} shows pictures that are rebuilt {alike:.3g} alike: at most {limits.max_rebuilt:g} is allowed"
     return None
 
 

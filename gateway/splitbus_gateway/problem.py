@@ -138,6 +138,8 @@ class Limits:
     """Nodes or tiers that run blocks in every plan."""
     must_not_run: frozenset[str] = frozenset()
     """Nodes or tiers that run blocks in none; the device may still encode what comes in."""
+    max_rebuilt: float | None = None
+    """How alike (SSIM) pictures may be that are rebuilt from what leaves the device; below 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,9 @@ class Problem:
     """What the device's slice up to each of the cuts takes in memory; None when it is not known."""
     tensors: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """What crosses each cut, by the cut's index, so that a tensor that skips blocks is known again behind them."""
+    rebuilt: Floats | None = None
+    """How alike (SSIM) to the picture is what a decoder rebuilds at each cut but the last; NaN where that was not
+    measured, None where it was at none."""
     pin: Pinned | None = None
     blocked: tuple[str, ...] = ()
 

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from splitbus_gateway.facts import ModelFacts
 from splitbus_gateway.graph.images import Color, ImageInput, Layout
+from splitbus_gateway.leak import Likeness, Rebuilt
 from splitbus_gateway.problem import Codings
 from splitbus_gateway.promise import at_least
 from splitbus_schemas.codecs import CODECS
@@ -45,6 +46,47 @@ class CutRecord(Part):
     bytes: Count = Field(description="Of the tensors as they are.")
     after: str = Field(description="The node before the cut.")
     memory_bytes: Count = Field(description="Of what comes before it: its weights, and the most tensors alive at once.")
+
+
+class ShownCut(Part):
+    """How alike the pictures are that a decoder rebuilds from what crosses a cut."""
+
+    cut: Count
+    ssim: float = Field(description="Structural similarity, 1 for the picture itself.")
+    psnr_db: float
+    measured_at: Count = Field(description="The cut where it was found; it bounds this one.")
+
+
+class RebuiltRecord(Part):
+    """How well pictures are rebuilt from what crosses the cuts, by a decoder fitted on one half of them."""
+
+    why_not: str = Field(default="", description="Why there are no figures.")
+    fitted: Count = Field(default=0, description="Pictures that the decoder was fitted on.")
+    reported: Count = Field(default=0, description="Others, which it rebuilt.")
+    nothing_ssim: float = Field(default=0.0, description="Of the mean picture: what seeing nothing reaches.")
+    nothing_psnr_db: float = 0.0
+    cuts: list[ShownCut] = Field(default_factory=list)
+
+    @classmethod
+    def of(cls, rebuilt: Rebuilt) -> RebuiltRecord:
+        """What is written down of `rebuilt`."""
+        nothing = rebuilt.nothing or Likeness(0.0, 0.0)
+        return cls(
+            why_not=rebuilt.why_not,
+            fitted=rebuilt.fitted,
+            reported=rebuilt.reported,
+            nothing_ssim=nothing.ssim,
+            nothing_psnr_db=nothing.psnr_db,
+            cuts=[
+                ShownCut(
+                    cut=shown.cut,
+                    ssim=shown.likeness.ssim,
+                    psnr_db=shown.likeness.psnr_db,
+                    measured_at=shown.measured_at,
+                )
+                for shown in rebuilt.cuts
+            ],
+        )
 
 
 class ImageRecord(Part):
@@ -93,6 +135,9 @@ class ModelRecord(Part):
     sizes: list[CodedSize]
     accuracy: Fraction | None = Field(default=None, description="Of the un-split model, where labels were given.")
     measure: str | None = Field(default=None, description="The owner's function that says which answers are the same.")
+    rebuilt: RebuiltRecord | None = Field(
+        default=None, description="What cuts show of the picture; none when it was not calibrated."
+    )
 
     @property
     def name(self) -> str:
@@ -131,7 +176,17 @@ class ModelRecord(Part):
         )
         tensors = {cut.index: tuple(tensor.name for tensor in cut.tensors) for cut in self.cuts}
         memory = np.array([*(cut.memory_bytes for cut in self.cuts), self.memory_bytes]) / 2**20
-        return ModelFacts(self.name, self.model, codings, self.whole_ms, self.answer_bytes, tensors, memory)
+        shown = {cut.cut: cut.ssim for cut in self.rebuilt.cuts} if self.rebuilt else {}
+        return ModelFacts(
+            self.name,
+            self.model,
+            codings,
+            self.whole_ms,
+            self.answer_bytes,
+            tensors,
+            memory,
+            rebuilt=np.array([shown.get(row, np.nan) for row in rows]) if shown else None,
+        )
 
 
 class Outdated(Part):

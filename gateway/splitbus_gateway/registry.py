@@ -24,9 +24,10 @@ from splitbus_gateway.graph import TensorSpec as GraphTensor
 from splitbus_gateway.graph.images import ImageInput
 from splitbus_gateway.graph.memory import memory_bytes
 from splitbus_gateway.inputs import Inputs, Offer
+from splitbus_gateway.leak import rebuild_pictures
 from splitbus_gateway.measures import Measure
 from splitbus_gateway.model_files import ModelFiles
-from splitbus_gateway.records import CutRecord, ImageRecord, ModelRecord, Outdated, read_record
+from splitbus_gateway.records import CutRecord, ImageRecord, ModelRecord, Outdated, RebuiltRecord, read_record
 from splitbus_gateway.samples import Given, sample_shapes
 from splitbus_gateway.sizes import Measured, Progress, silent
 from splitbus_gateway.sizes import measure as measure_cuts
@@ -166,7 +167,7 @@ class Registry:
                 inputs = Offer(samples, calibrate, labels, measure).inputs(graph.inputs, self._samples)
                 digest = inputs.digest
                 known = self._known(name, graph, replace=replace)
-                if known is not None and (known.model, known.samples_sha256) == (graph.sha256, digest):
+                if known is not None and _is_as_measured(known, graph, digest, inputs):
                     return known.card
                 graph = self._files.keep(graph)
             try:
@@ -258,6 +259,7 @@ class Registry:
         cuts = (start, *useful.cuts) if start.legal else ()
         transforms = calibrate_cuts(graph, cuts, inputs.calibration, progress=progress) if inputs.calibration else {}
         measured = _measure(graph, cuts, inputs, transforms, progress, made_up=added.samples is None)
+        rebuilt = RebuiltRecord.of(rebuild_pictures(graph, cuts, inputs.given, progress=progress))
         self._files.note(graph.sha256, ARCHIVE, write_archive(transforms) if transforms else b"")
         *memory, whole_memory = memory_bytes(graph, [*(cut.index for cut in cuts), graph.steps])
         card = ModelCard(
@@ -289,6 +291,7 @@ class Registry:
             sizes=list(measured.sizes),
             accuracy=measured.accuracy,
             measure=inputs.judge.measure.name if inputs.judge.measure else None,
+            rebuilt=rebuilt if inputs.given else None,
         )
 
     def _write(self, record: ModelRecord) -> None:
@@ -319,6 +322,12 @@ class _Added:
         with self.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return None if digest == graph.files[0].sha256 else digest
+
+
+def _is_as_measured(known: ModelRecord, graph: ModelGraph, digest: str, inputs: Inputs) -> bool:
+    """Whether measuring again would find what is written down; an earlier version did not rebuild pictures."""
+    as_then = (known.model, known.samples_sha256) == (graph.sha256, digest)
+    return as_then and (known.rebuilt is not None or not inputs.given)
 
 
 def _narrowness(graph: ModelGraph) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitbus_gateway.pricing import elapsed, loss_of, measured_link, node_facts, one_way_ms, slowness, wire_ms
-from splitbus_gateway.privacy import blocks, kept_before, must_not_run
+from splitbus_gateway.privacy import blocks, kept_before, missing_figures, must_not_run, rebuilt_at
 from splitbus_gateway.problem import Cut, Flags, Floats, LinkFacts, NodeFacts, Problem, Split
 from splitbus_schemas.errors import UnsatisfiableError
 
@@ -191,7 +191,7 @@ class Route:
 def find_routes(problem: Problem) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
     """Every order of nodes whose facts are known, the device alone first; and what keeps the others out."""
     device = problem.device.node
-    blocked = list(problem.blocked)
+    blocked = [*problem.blocked, *missing_figures(problem)]
     reachable = []
     for worker in sorted(problem.workers, key=lambda facts: facts.node):
         try:
@@ -277,7 +277,9 @@ def _leg(problem: Problem, link: LinkFacts, rows: Rows, ends: tuple[NodeFacts, N
 
 
 def _positions(problem: Problem, facts: Sequence[NodeFacts], legs: tuple[Rows, ...]) -> dict[str, Term]:
-    """Blocks that each side runs, and how many of the last are given something that left the device, or the site."""
+    """Blocks that each side runs, how many of the last are given something that left the device, or the site, and what
+    can be rebuilt of that.
+    """
     count = blocks(problem)
     before = 0 if problem.codings.cuts[0] == 0 else 1
     if not legs:
@@ -287,6 +289,7 @@ def _positions(problem: Problem, facts: Sequence[NodeFacts], legs: tuple[Rows, .
             "worker_blocks": nothing,
             "off_device": nothing,
             "off_site": nothing,
+            "rebuilt": nothing,
         }
     cloud = [rows.shown * (node.tier == "cloud") for rows, node in zip(legs, facts[1:], strict=True)]
     own = legs[0].at.astype(np.float64)
@@ -295,6 +298,7 @@ def _positions(problem: Problem, facts: Sequence[NodeFacts], legs: tuple[Rows, .
         "worker_blocks": _head(legs, count - own),
         "off_device": _head(legs, legs[0].shown),
         "off_site": Term(0.0, tuple(cloud)),
+        "rebuilt": _head(legs, rebuilt_at(problem)[legs[0].at]),
     }
 
 

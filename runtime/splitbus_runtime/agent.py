@@ -11,6 +11,7 @@ import queue
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,12 @@ from typing import Final
 from splitbus_runtime.blobs import BlobClient
 from splitbus_runtime.bus import Bus, Delivery
 from splitbus_runtime.engine import Session, open_session
+from splitbus_runtime.health import Health, Identity
 from splitbus_runtime.linkbook import LinkBook
+from splitbus_runtime.processor import memory_mb
 from splitbus_runtime.profiler import Stopwatch, profile
+from splitbus_runtime.pulse import LONG_SECONDS
+from splitbus_runtime.secrets import redacted
 from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import PacketPort
@@ -40,14 +45,16 @@ from splitbus_schemas.messages import (
     SliceState,
     Tier,
 )
-from splitbus_schemas.topics import ALERT, CAPS, ECHO, PEERS, PROFILE, SLICES, STATS, STATUS, WORK
+from splitbus_schemas.topics import ALERT, CAPS, ECHO, HEALTH, PEERS, PROFILE, SLICES, STATS, STATUS, WORK
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.25
 STATS_SECONDS: Final = 1.0
+STUCK_SECONDS: Final = 30.0
+"""A heartbeat that has not been sent for so long hangs."""
 MAX_ALERTS_PER_SECOND: Final = 5
-"""A flood of bad messages must not become a flood of alerts; the counters count on."""
+"""Of a kind: a flood of bad messages makes no flood of alerts, nor hides what else is wrong; the counters count on."""
 
 
 def new_boot() -> str:
@@ -72,6 +79,8 @@ class Load:
     busy: float = 0.0
     queued: int = 0
     concurrency: int = 1
+    oldest_s: float = 0.0
+    """How long the frame that waits longest has waited."""
 
 
 class Agent:
@@ -103,6 +112,9 @@ class Agent:
         self.counters: dict[str, int] = {}
         self.load: Callable[[], Load] = Load
         self.seal: Callable[[], SealState | None] = lambda: None
+        self.health = Health(timestamp)
+        self._tick_pulse = self.health.pulses.add("heartbeat", STUCK_SECONDS)
+        self._order_pulse = self.health.pulses.add("orders", LONG_SECONDS)
         self.port = PacketPort(data, self._refuse)
         self._blob_port = PacketPort(control, self._refuse)
         self.blobs = BlobClient(self._blob_port, site=site, node=node, boot=boot, store=store)
@@ -121,7 +133,7 @@ class Agent:
         self._orders: queue.SimpleQueue[NodeWork | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._alerts_left = MAX_ALERTS_PER_SECOND
+        self._alerted: Counter[str] = Counter()
         self._threads = [
             threading.Thread(target=self._tick_loop, name=f"splitbus-{node}-tick", daemon=True),
             threading.Thread(target=self._order_loop, name=f"splitbus-{node}-slices", daemon=True),
@@ -157,7 +169,7 @@ class Agent:
             boot=self.boot,
             tier=self.tier,
             cores=os.cpu_count() or 1,
-            memory_mb=_memory_mb(),
+            memory_mb=memory_mb(),
             concurrency=self._concurrency,
             codecs=sorted(known_codecs()),
             max_packet_bytes=self.data.max_packet_bytes,
@@ -188,11 +200,12 @@ class Agent:
     def alert(self, what: str, reason: str, topic: str | None = None) -> None:
         """Count, log and publish that something went wrong; rate-limited but for the counter."""
         self.count(what)
-        if self._alerts_left <= 0:
+        self.health.trouble(what, reason)
+        self._alerted[what] += 1
+        if self._alerted[what] > MAX_ALERTS_PER_SECOND:
             return
-        self._alerts_left -= 1
-        log.warning("%s: %s", what, reason)
-        message = Alert(node=self.node, what=what, reason=reason[:1000], topic=topic)
+        log.warning("%s: %s", what, reason, extra={"kind": what})
+        message = Alert(node=self.node, what=what, reason=redacted(reason)[:1000], topic=topic)
         self.control.publish(ALERT.at(self.site, node=self.node), message.to_json())
 
     def tell_status(self, state: str, reason: str | None = None) -> None:
@@ -258,14 +271,15 @@ class Agent:
         next_stats = 0.0
         while not self._stopping.wait(TICK_SECONDS):
             now = time.monotonic()
-            with self._guarded("the heartbeat"):
+            with self._tick_pulse.working("the heartbeat"), self._guarded("the heartbeat"):
                 self.links.tick(now)
                 if now >= next_stats:
                     next_stats = now + STATS_SECONDS
-                    self._alerts_left = MAX_ALERTS_PER_SECOND
+                    self._alerted.clear()
                     heartbeat = f"{self.boot} {int(now * 1e6)}".encode()
                     self.control.publish(ECHO.at(self.site, node=self.node), heartbeat)
                     self._tell_stats(now)
+                    self._tell_health(now)
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
@@ -294,9 +308,23 @@ class Agent:
         )
         self.control.publish(STATS.at(self.site, node=self.node), stats.to_json(), retain=True)
 
+    @property
+    def echo_age_s(self) -> float | None:
+        """How long ago a heartbeat came back through the broker; None before the first."""
+        return time.monotonic() - self.last_echo if self.last_echo > 0 else None
+
+    def _tell_health(self, now: float) -> None:
+        verdict = self.health.verdict(self.echo_age_s)
+        if not self.health.is_due(verdict):
+            return
+        me = Identity(self.node, self.boot, self.tier, software())
+        ages = {"oldest_frame": self.load().oldest_s, "echo": self.echo_age_s or 0.0}
+        told = self.health.message(verdict, me, uptime_s=now - self._started, ages=ages, counters=dict(self.counters))
+        self.control.publish(HEALTH.at(self.site, node=self.node), told.to_json(), retain=HEALTH.retain)
+
     def _order_loop(self) -> None:
         while not self.stopping and (work := self._newest_order()) is not None:
-            with self._guarded("an order of the gateway"):
+            with self._order_pulse.working("an order of the gateway"), self._guarded("an order of the gateway"):
                 self._follow(work)
 
     def _newest_order(self) -> NodeWork | None:
@@ -324,6 +352,7 @@ class Agent:
 
     def _interlude(self) -> bool:
         """Between two runs of a profile: slices do not wait for it. Whether to give it up."""
+        self._order_pulse.on()
         if not self.stopping and not self._orders.empty():
             work = self._newest_order()
             if work is not None:
@@ -339,6 +368,7 @@ class Agent:
         for position, slice_id in enumerate(missing):
             if self.stopping:
                 return
+            self._order_pulse.on()
             self.tell_slices(tuple(missing[position:]))
             try:
                 self.shelf.load(slice_id)
@@ -377,13 +407,6 @@ class Agent:
             )  # fmt: skip
         except SplitbusError:
             return None
-
-
-def _memory_mb() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    except (ValueError, OSError, AttributeError):
-        return 0
 
 
 def default_store(name: str) -> Path:

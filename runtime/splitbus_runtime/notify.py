@@ -6,6 +6,8 @@ import contextlib
 import os
 import socket
 
+from splitbus_runtime.secrets import redacted
+
 
 def notify(state: str) -> None:
     """Send READY=1, WATCHDOG=1, STATUS=... or the like; a systemd that does not listen is no error."""
@@ -15,4 +17,4 @@ def notify(state: str) -> None:
     if address.startswith("@"):  # in the abstract namespace
         address = f"\0{address[1:]}"
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.sendto(state.encode(), address)
+        sender.sendto(redacted(state).encode(), address)

@@ -1,10 +1,12 @@
-"""How a daemon runs under systemd, or without it: signals, readiness, status, and a watchdog fed by the broker."""
+"""How a daemon runs under systemd, or without it: signals, readiness, status, and a watchdog fed by real work."""
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
@@ -29,7 +31,7 @@ class Daemon(Protocol):
 
     @property
     def healthy(self) -> bool:
-        """Whether a message went through the broker and came back, not long ago."""
+        """Whether a message went through the broker and came back, not long ago, and no part of it hangs."""
 
     @property
     def status(self) -> str:
@@ -39,6 +41,7 @@ class Daemon(Protocol):
 def serve(daemon: Daemon, *, stop: threading.Event | None = None, reload: Callable[[], None] = lambda: None) -> None:
     """Report to systemd until SIGTERM, SIGINT or `stop`; `reload` is called after a SIGHUP, on this thread."""
     stop, hangup = stop or threading.Event(), threading.Event()
+    _show_stacks_when_aborted()
     started, before = False, ""
     with _signals({signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: hangup}):
         while not stop.wait(POLL_SECONDS if started else START_POLL_SECONDS):
@@ -54,8 +57,14 @@ def serve(daemon: Daemon, *, stop: threading.Event | None = None, reload: Callab
         notify("STOPPING=1")
 
 
+def _show_stacks_when_aborted() -> None:
+    """The watchdog ends a process by SIGABRT: its log then shows where every thread was, lines of code alone."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stderr that is no file
+        faulthandler.enable(sys.stderr)
+
+
 def _tell_systemd(daemon: Daemon, *, started: bool) -> bool:
-    """Readiness once, then the watchdog while the broker answers; whether the daemon has been ready."""
+    """Readiness once, then the watchdog while the daemon does its work; whether the daemon has been ready."""
     if not started and not daemon.ready:
         notify(f"EXTEND_TIMEOUT_USEC={START_MICROSECONDS}")
         return False

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from splitbus_runtime.secrets import SECRETS
 from splitbus_schemas.errors import ConfigError
 
 DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -122,7 +123,13 @@ class BrokerSettings(Settings):
         return f"{self._parts.scheme}://{host}:{self.port}"
 
     def read_password(self) -> str | None:
-        """The password, read from where the settings say. Raises ConfigError for a file that is not there."""
+        """The password, read from where the settings say. Raises ConfigError for a file that is not there.
+
+        From then on it is hidden in what this process shows.
+        """
+        return SECRETS.keep(self._password())
+
+    def _password(self) -> str | None:
         if self.password is not None:
             return self.password.get_secret_value()
         if self.password_file is not None:

@@ -73,9 +73,17 @@ class PacketPort:
             user = ()
         return len(data)
 
-    def receive(self, pattern: str, accept: Accept) -> None:
-        """Call `accept` with every sound packet under `pattern`, on the bus's thread."""
-        self.bus.subscribe(pattern, lambda delivery: self._take(delivery, accept))
+    def receive(self, pattern: str, accept: Accept, *, wanted: Callable[[str], bool] = lambda _topic: True) -> None:
+        """Call `accept` with every sound packet under `pattern`, on the bus's thread.
+
+        `wanted` is asked of a message's topic before it is read.
+        """
+
+        def take(delivery: Delivery) -> None:
+            if wanted(delivery.topic):
+                self._take(delivery, accept)
+
+        self.bus.subscribe(pattern, take)
 
     def _take(self, delivery: Delivery, accept: Accept) -> None:
         if delivery.retain:

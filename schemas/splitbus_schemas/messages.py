@@ -231,6 +231,30 @@ class NodeStats(Message):
     counters: dict[str, Count] = Field(default_factory=dict)
 
 
+class NodeHealth(Message):
+    """Whether a node does its work, and why not; retained at node/<node>/health, told at changes and every 10 s."""
+
+    node: Id
+    boot: Id
+    tier: Literal["device", "edge", "cloud", "gateway"]
+    software: str = ""
+    state: Literal["ok", "degraded", "stuck"] = Field(
+        description="`degraded`: it works, but something failed within a minute. `stuck`: a part of it hangs, and "
+        "systemd's watchdog ends it."
+    )
+    since: str = Field(default="", description="When this state began, ISO 8601, by the node's own clock.")
+    reasons: list[str] = Field(
+        default_factory=list, description="Why it is not `ok`, a sentence each, the worst first."
+    )
+    uptime_s: Annotated[float, Field(ge=0)] = 0.0
+    ages_s: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="How old is what: `echo` the last heartbeat through the broker, `oldest_frame` the frame that "
+        "waits longest, others what a loop is at.",
+    )
+    counters: dict[str, Count] = Field(default_factory=dict)
+
+
 class Alert(Message):
     """Something was refused, dropped or failed; not retained."""
 
@@ -432,6 +456,9 @@ class Candidate(Part):
     nodes: list[str]
     predicted_ms: Milliseconds
     steps: list[Step] = Field(default_factory=list)
+    rebuilt: Fraction | None = Field(
+        default=None, description="How alike (SSIM) to the picture is what a decoder makes of what leaves the device."
+    )
 
 
 class NodeInput(Part):

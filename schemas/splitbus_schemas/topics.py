@@ -79,6 +79,10 @@ STATS: Final = Topic(
     "stats", "node/{node}/stats", ("node",), ("gateway", "operators"), 0, True, m.NodeStats,
     "Load and counters of a node, every second.",
 )
+HEALTH: Final = Topic(
+    "health", "node/{node}/health", ("node",), ("gateway", "operators"), 0, True, m.NodeHealth,
+    "Whether a node does its work, since when, and why not.",
+)
 ALERT: Final = Topic(
     "alert", "node/{node}/alert", ("node",), ("gateway", "operators"), 0, False, m.Alert,
     "Something refused, dropped or failed, with the reason.",
@@ -156,6 +160,7 @@ TOPICS: Final = (
     STATUS,
     CAPS,
     STATS,
+    HEALTH,
     ALERT,
     SLICES,
     PROFILE,

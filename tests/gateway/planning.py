@@ -116,6 +116,7 @@ def broken(problem: Problem, way: Priced) -> set[str]:
             limits.max_mb_per_day is not None and kilobytes / 1e3 * frames * 86400 > limits.max_mb_per_day + 1e-6
         ),
         "every_ms": problem.every_ms is not None and way.interval_ms > problem.every_ms + 1e-9,
+        "max_rebuilt": limits.max_rebuilt is not None and shown(problem, split) > limits.max_rebuilt,
         "must_run": not limits.must_run <= runs,
         "must_not_run": bool(limits.must_not_run & runs),
     }
@@ -125,6 +126,14 @@ def broken(problem: Problem, way: Priced) -> set[str]:
 def given(problem: Problem, cut: Cut) -> set[str]:
     """What crosses a cut: its own tensors, and what the first block behind it is given."""
     return {*problem.tensors.get(cut.index, (f"at {cut.index}",))}
+
+
+def shown(problem: Problem, split: Split) -> float:
+    """How alike to a picture is what is rebuilt from what leaves the device; all of it when nobody knows."""
+    if not split.cuts:
+        return 0.0
+    found = None if problem.rebuilt is None else problem.rebuilt[problem.codings.cuts.index(split.cuts[0].index)]
+    return 1.0 if found is None or np.isnan(found) else float(found)
 
 
 def secret(problem: Problem, blocks: int) -> set[str]:
@@ -219,7 +228,9 @@ def limited_problems(draw: st.DrawFn, share: int = 1) -> Problem:
         max_mb_per_day=some(st.floats(1, 1e5)),
         must_run=must_run,
         must_not_run=orders() - must_run,
+        max_rebuilt=some(st.sampled_from([0.1, 0.3, 0.5, 0.9])),
     )
+    alike = sorted(draw(st.lists(st.sampled_from([np.nan, 0.2, 0.3, 0.6, 0.95]), min_size=count, max_size=count)))
     skips = draw(st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)), max_size=2))
     tensors = {
         index: (f"at {index}", *(f"skip {a} {b}" for a, b in skips if a <= position <= b))
@@ -233,4 +244,5 @@ def limited_problems(draw: st.DrawFn, share: int = 1) -> Problem:
         every_ms=some(st.sampled_from([5.0, 20.0, 100.0])),
         memory_mb=np.cumsum([0.0, *draw(st.lists(st.floats(0, 5), min_size=count, max_size=count))]),
         tensors=tensors,
+        rebuilt=draw(st.sampled_from([None, np.array(alike[::-1])])),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from tests.gateway.planning import every_way, limited_problems, three_tiers
@@ -48,6 +49,19 @@ def message(problem: Problem) -> str:
 )
 def test_what_is_said_by_hand(limits: dict[str, Any], says: str) -> None:
     assert message(three_tiers(limits=Limits(**limits))) == says
+
+
+def test_what_can_be_rebuilt_is_blamed_with_the_nearest() -> None:
+    limits = Limits(max_rebuilt=0.2, must_run=frozenset({"edge"}))
+    problem = three_tiers(limits=limits, rebuilt=np.array([np.nan, 0.6, 0.25]))
+    found = {one.limit: one for one in blame(problem)}
+    assert set(found) == {"max_rebuilt", "must_run"}
+    assert found["max_rebuilt"].nearest == 0.25
+    asked = "pictures rebuilt at most 0.2 alike (SSIM) cannot be kept: the least is 0.250 (cut 7"
+    assert str(found["max_rebuilt"]).startswith(asked)
+    assert plan(replace(problem, limits=replace(limits, max_rebuilt=0.25))).best.split.cuts[0].index == 7
+    unknown = {one.limit: str(one) for one in blame(three_tiers(limits=limits))}
+    assert "was not measured, add the model with --calibrate PICTURES" in unknown["max_rebuilt"]
 
 
 def test_agreement_bytes_and_orders_by_hand() -> None:

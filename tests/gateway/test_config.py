@@ -80,11 +80,12 @@ def test_every_limit_has_a_setting(tmp_path: Path) -> None:
         max_mb_per_day = 500
         must_run = ["edge"]
         must_not_run = ["cloud2"]
+        max_rebuilt = 0.3
         """,
     )
     limits = stream_settings(config.planner).limits
     assert limits == Limits(
-        0.9, False, frozenset({"raw"}), 100.0, 1, 4, 64.0, 2.0, 500.0, frozenset({"edge"}), frozenset({"cloud2"})
+        0.9, False, frozenset({"raw"}), 100.0, 1, 4, 64.0, 2.0, 500.0, frozenset({"edge"}), frozenset({"cloud2"}), 0.3
     )
     not_set = {field.name for field in fields(Limits) if getattr(limits, field.name) == getattr(Limits(), field.name)}
     assert not_set == {"lossless_only"}  # `codecs` says the same

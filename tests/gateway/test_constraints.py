@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from tests.gateway.planning import broken, every_split, limited_problems, node, three_tiers
 
 from splitbus_gateway.constraints import unmet
 from splitbus_gateway.planner import alternates, plan, plan_anyway
-from splitbus_gateway.pricing import price
+from splitbus_gateway.pricing import Priced, price
+from splitbus_gateway.privacy import NO_FIGURES
 from splitbus_gateway.problem import OBJECTIVES, Cut, Limits, Objective, Pinned, Problem, Split
 from splitbus_schemas.errors import UnsatisfiableError
 
@@ -91,6 +93,25 @@ def test_a_tensor_that_skips_blocks_is_not_shown_behind_them() -> None:
     assert price(three_tiers(limits=Limits(keep_on_device=1)), Split(("cam1", "edge1"), (Cut(3, "raw"),)))
 
 
+def test_pictures_are_rebuilt_no_better_than_allowed() -> None:
+    alike = np.array([np.nan, 0.6, 0.25])
+
+    def chosen(most: float, rebuilt: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None = alike) -> Priced:
+        return plan(three_tiers(rebuilt=rebuilt, limits=Limits(max_rebuilt=most))).best
+
+    assert plan(three_tiers(rebuilt=alike)).best.split.cuts[0].index == 0
+    assert plan(three_tiers(rebuilt=alike)).best.rebuilt is None
+    middle, late, local = chosen(0.6), chosen(0.5), chosen(0.2)
+    assert (middle.split.cuts[0].index, middle.rebuilt) == (3, 0.6)
+    assert (late.split.cuts[0].index, late.rebuilt) == (7, 0.25)
+    assert (local.split, local.rebuilt) == (LOCAL, 0.0)
+    assert chosen(0.99).split == middle.split, "a cut without a figure is not used"
+    assert chosen(0.99, None).split == LOCAL
+    with_floor = Limits(max_rebuilt=0.99, keep_on_device=2)
+    assert plan(three_tiers(rebuilt=alike, limits=with_floor)).best.split == late.split, "beside the other floors"
+    assert plan(three_tiers(limits=with_floor)).blocked == (f"every cut: {NO_FIGURES}",)
+
+
 def test_memory_bytes_and_orders_narrow_the_ways() -> None:
     assert best("bytes", device_memory_mb=49.0) == Split(("cam1", "edge1"), (Cut(7, "q8"),))
     # 10 frames a second: 2.5 kB up and 4 kB down are 0.52 Mbit/s, 14 kB are 1.12, 29 kB 2.32
@@ -123,6 +144,7 @@ def test_a_pin_overrides_agreement_and_bytes_but_neither_privacy_nor_the_workers
     for limits, reason in (
         (Limits(keep_on_device=1), "input q8 on edge1 shows what block 1 is given: the input stays on the device"),
         (Limits(must_not_run=frozenset({"edge1"})), "edge1 must not run"),
+        (Limits(max_rebuilt=0.3), "input q8 on edge1 shows pictures that are rebuilt 1 alike: at most 0.3 is allowed"),
     ):
         with pytest.raises(UnsatisfiableError, match=reason):
             plan(three_tiers(pin=pin, limits=limits))

@@ -63,7 +63,7 @@ def test_every_message_is_in_the_corpus() -> None:
         assert topic.message is None or type(MESSAGES[topic.name]) is topic.message
 
 
-OPEN = {("counters",), ("routes",), ("failed",), ("objective",), ("limits",)}
+OPEN = {("counters",), ("ages_s",), ("routes",), ("failed",), ("objective",), ("limits",)}
 """Fields of any keys."""
 
 
@@ -222,3 +222,28 @@ def test_a_plan_without_head_or_route_is_local() -> None:
     assert not plan.is_local
     assert local.is_local
     assert plan.model_copy(update={"routes": []}).is_local
+
+
+def test_health_says_whose_it_is_and_since_when() -> None:
+    """WIRE-69"""
+    health = MESSAGES["health"]
+    assert isinstance(health, m.NodeHealth)
+    document = DOCUMENTS["health"]
+    assert {"node", "boot", "state", "since", "reasons"} <= set(document)
+    for wrong in ({**document, "state": "fine"}, {**document, "ages_s": {"echo": -1}}, {**document, "boot": "B 1"}):
+        with pytest.raises(DecodeError):
+            m.NodeHealth.from_json(json.dumps(wrong).encode())
+
+
+def test_what_can_be_rebuilt_is_left_out_where_nobody_measured_it() -> None:
+    """WIRE-70"""
+    plain = m.Candidate(label="x", cuts=[], nodes=["cam1"], predicted_ms=1.0)
+    assert plain.rebuilt is None
+    decision = MESSAGES["decision"]
+    assert isinstance(decision, m.Decision)
+    assert b"rebuilt" not in decision.to_json(), "golden vectors stay as they are"
+    told = decision.model_copy(update={"chosen": plain.model_copy(update={"rebuilt": 0.42})}).to_json()
+    assert m.Decision.from_json(told).chosen.rebuilt == 0.42
+    for wrong in (b"1.5", b"-0.1"):
+        with pytest.raises(DecodeError):
+            m.Decision.from_json(told.replace(b"0.42", wrong))

@@ -91,3 +91,19 @@ def test_nothing_is_lost_and_the_sums_are_true(steps: list[tuple[str, bool]], li
         assert line.of_device(device) <= per_device
         assert line.ahead_us == 10 * len(line)
     assert joined == left + len(line.close(0))
+
+
+def test_devices_take_turns() -> None:
+    """One that fills the line delays another by a frame, not by all that it has waiting."""
+    line = Line(limit=8, per_device=4)
+    flood = [ticket("bad", seq) for seq in range(1, 5)]
+    for each in flood[:3]:
+        line.join(each)
+    assert line.take() is flood[0]
+    good = ticket("good", 1)
+    line.join(flood[3])
+    assert line.ahead_of("good") == 20, "what runs, and one turn of the other"
+    assert line.ahead_of("bad") == 40
+    line.join(good)
+    assert line.take() is good
+    assert [line.take() for _ in range(3)] == flood[1:]
