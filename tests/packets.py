@@ -246,6 +246,7 @@ MESSAGES: Final[dict[str, m.Message]] = {
             m.NodeKeys(node="edge1", role="worker", keys=[PUBLIC_KEYS[1], PUBLIC_KEYS[2]]),
         ],
     ),
+    "lease": m.Lease(term=3, node="gateway", boot="c41d", serial=57, state="held", seconds=3.0),
     "pin": m.Pin(cuts=[m.PlanCut(index=9, codec="zstd")], nodes=["edge1"], by="anna"),
     "blob-get": m.BlobRequest(
         sha256=WEIGHT, offset=65536, length=65536, reply_to="splitbus/v1/home/blob/data/edge1/b7f2"

@@ -13,9 +13,9 @@ from splitbus_cli.text import size
 from splitbus_runtime.visit import Announced
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.limits import MAX_PARTS
-from splitbus_schemas.messages import KeyList, NodeStats, NodeStatus, decode_message
+from splitbus_schemas.messages import KeyList, Lease, NodeStats, NodeStatus, decode_message
 from splitbus_schemas.seal_keys import key_id, read_public
-from splitbus_schemas.topics import KEYS, STATS, STATUS, parse_topic
+from splitbus_schemas.topics import KEYS, LEASE, STATS, STATUS, parse_topic
 
 LISTEN_SECONDS: Final = 3.0
 """Nodes send statistics every second: one that is silent for so long hangs, or is behind a link that is cut."""
@@ -196,7 +196,11 @@ def _version(text: str) -> tuple[int, ...]:
 def _site(seen: Seen) -> Iterator[Finding]:
     statuses = _statuses(seen)
     gateways = [s.node for _, s in statuses if s.tier == "gateway" and s.state == "ready"]
-    if len(gateways) > 1:
+    leader = next((lease.node for lease in _leases(seen) if lease.state != "released"), "")
+    if leader in gateways:
+        others = [f"{node} stands by" for node in gateways if node != leader]
+        yield Finding(Level.FINE, "gateway", ", ".join([f"{leader} leads", *others]))
+    elif len(gateways) > 1:
         yield Finding(
             Level.BAD, "gateway", f"{' and '.join(gateways)} both plan for this site", "stop all but one of them"
         )
@@ -214,6 +218,14 @@ def _site(seen: Seen) -> Iterator[Finding]:
         elif status.state == "ready" and status.node not in seen.speaking and status.tier != "gateway":
             found = f"{status.node} says ready but nothing else for {LISTEN_SECONDS:g} s: it hangs, or a bridge is down"
             yield Finding(Level.BAD, "node", found, "restart it, look at the bridge")
+
+
+def _leases(seen: Seen) -> Iterator[Lease]:
+    """The one that is retained, if it can be read."""
+    for topic, payload in seen.retained.items():
+        if LEASE.match(topic) is not None:
+            with contextlib.suppress(DecodeError):
+                yield decode_message(Lease, payload)
 
 
 def _statuses(seen: Seen) -> list[tuple[str, NodeStatus]]:

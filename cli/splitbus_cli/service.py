@@ -46,7 +46,7 @@ class GatewayService:
         names = [record.name for record in self.registry.list()]
         models = f"models {', '.join(names)}" if names else "no models yet: splitbus model add NAME FILE"
         how = f"{self.daemon.verdict}; broker answered {self._echo()} ago"
-        return f"{config.node} serves site {config.site} at {address}, {models}; {how}"
+        return f"{config.node} serves site {config.site} at {address}, {self.daemon.role}, {models}; {how}"
 
     def _echo(self) -> str:
         return f"{self.daemon.echo_age_s:.1f} s"

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from splitbus_demo.observer import Observer
 from splitbus_schemas.messages import Decision, LinkReport
+from splitbus_schemas.terms import number_of
 
 RECENT_FRAMES = 30
 BAR_WIDTH = 30
@@ -96,6 +97,6 @@ def _number(value: float | None, unit: str) -> str:
 def _changes(decisions: Sequence[Decision]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for decision in decisions[-CHANGES_SHOWN:]:
-        table.add_row(f"plan {decision.epoch}", split_of(decision), f"{decision.chosen.predicted_ms:.0f} ms")
+        table.add_row(f"plan {number_of(decision.epoch)}", split_of(decision), f"{decision.chosen.predicted_ms:.0f} ms")
         table.add_row("", Text(decision.why, style="dim"), "")
     return table

@@ -32,6 +32,7 @@ from splitbus_gateway.registry import Registry
 from splitbus_runtime.agent import default_store
 from splitbus_runtime.engine import open_session
 from splitbus_schemas.errors import ConfigError, ModelError
+from splitbus_schemas.terms import number_of
 
 FPS: Final = 6.0
 DEADLINE_S: Final = 0.5
@@ -286,7 +287,7 @@ def _print_summary(report: dict[str, Any], checks: Sequence[Check], console: Con
         table.add_row(phase["phase"], phase["link"], *figures, *counts)
     console.print(table)
     for change in report["plan_changes"]:
-        console.print(f"[bold]{change['second']:6.1f} s  plan {change['epoch']}: {change['split']}[/]")
+        console.print(f"[bold]{change['second']:6.1f} s  plan {number_of(change['epoch'])}: {change['split']}[/]")
         console.print(f"          {change['why']}", style="dim", highlight=False)
     for check in checks:
         mark = "[green]ok[/]    " if check.ok else "[red]FAILED[/]"

@@ -20,6 +20,7 @@ from splitbus_schemas.errors import DecodeError, ModelError, SignatureError, Spl
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.messages import Plan, PlanStage, PlanState
 from splitbus_schemas.packet_types import Hop
+from splitbus_schemas.terms import term_of
 from splitbus_schemas.topics import PLAN, PLAN_STATE
 
 log = logging.getLogger(__name__)
@@ -122,12 +123,19 @@ class PlanFollower:
             return
         objection = self._objection(plan)
         if objection:
-            self._agent.count("plans_ignored")
-            log.info("plan %s is ignored: %s", plan.plan, objection)
+            self._count_objection(plan, objection)
             self._tell(plan.plan, plan.epoch, "ignored", objection)
             self._tell_active()  # what is retained says what is followed
         elif self.active is None or plan.epoch != self.active.plan.epoch:
             self._adopt(plan)
+
+    def _count_objection(self, plan: Plan, objection: str) -> None:
+        """An old plan may come twice; one of a gateway that leads no more is worth an alert."""
+        if self.active is not None and term_of(plan.epoch) < term_of(self.active.plan.epoch):
+            self._agent.alert("stale_plans", f"plan {plan.plan} is refused: {objection}", self._topic)
+        else:
+            self._agent.count("plans_ignored")
+            log.info("plan %s is ignored: %s", plan.plan, objection)
 
     def _refuse_stale(self, plan: Plan) -> None:
         """It was signed, but long ago. The gateway is told the epoch that its next plan has to exceed."""

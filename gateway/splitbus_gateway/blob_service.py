@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from typing import Final
 
 from splitbus_runtime.bus import Bus, Delivery
@@ -89,7 +90,8 @@ class Pace:
 class BlobService:
     """Serves the blobs of `store` to the nodes of a site, on a thread of its own until `close`.
 
-    `node` is the gateway's id, for alerts. `counters` counts pieces, bytes and refusals by reason.
+    `node` is the gateway's id, for alerts; nobody is answered unless `serves`. `counters` counts pieces, bytes and
+    refusals by reason.
     """
 
     def __init__(
@@ -101,12 +103,14 @@ class BlobService:
         node: str,
         bytes_per_s: float = DEFAULT_BYTES_PER_S,
         pulse: Pulse | None = None,
+        serves: Callable[[], bool] = lambda: True,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._bus = bus
         self._store = store
         self._site = site
         self._node = node
+        self._serves = serves
         self._pace = Pace(bytes_per_s)
         self._queue = FairQueue()
         self._pulse = pulse or Pulse(STUCK_SECONDS)
@@ -128,8 +132,8 @@ class BlobService:
         self._thread.join()
 
     def _on_request(self, delivery: Delivery) -> None:
-        if delivery.retain:
-            return  # a request of the past, which nobody waits for
+        if delivery.retain or not self._serves():
+            return  # a request of the past, which nobody waits for, or one that another gateway answers
         try:
             node, request = self._read(delivery)
         except DecodeError as error:

@@ -176,6 +176,16 @@ class BlobSettings(Settings):
     )
 
 
+class LeaseSettings(Settings):
+    """Which of a site's gateways plans, when there is more than one."""
+
+    seconds: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = Field(
+        default=3.0,
+        description="A leader that was not heard of for so long is followed by the gateway that waits; one that the "
+        "broker calls lost, or that stops, at once.",
+    )
+
+
 class GatewayConfig(Settings):
     """Settings of the gateway daemon."""
 
@@ -187,6 +197,9 @@ class GatewayConfig(Settings):
     broker: BrokerSettings = Field(default_factory=BrokerSettings, description="The MQTT broker.")
     planner: PlannerSettings = Field(default_factory=PlannerSettings, description="How plans are chosen.")
     models: ModelSettings = Field(default_factory=ModelSettings, description="How models are kept and measured.")
+    lease: LeaseSettings = Field(
+        default_factory=LeaseSettings, description="Which of a site's gateways plans, when there is more than one."
+    )
     blobs: BlobSettings = Field(default_factory=BlobSettings, description="How nodes get what they run.")
 
 

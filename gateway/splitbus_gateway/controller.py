@@ -5,7 +5,7 @@ Runs on one thread, its caller's: `handle` each message, `step` often; both take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 from splitbus_gateway.alerts import Alerts
@@ -19,12 +19,14 @@ from splitbus_gateway.rollout import union
 from splitbus_gateway.signing import Signer
 from splitbus_gateway.state import WATCHED, NodeView, StreamKey, World
 from splitbus_gateway.stream import Stream, StreamSettings
+from splitbus_gateway.succession import highest_term, kept_slices, renewed, standing, strangers
 from splitbus_gateway.switching import SliceSize
 from splitbus_gateway.telling import Turn
 from splitbus_runtime.bus import Bus, Delivery
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
 from splitbus_schemas.errors import DecodeError, SignatureError, SplitbusError
+from splitbus_schemas.terms import term_of
 
 DEBOUNCE_S: Final = 0.1
 """Reports come in groups; a plan made of half of them would be changed at once."""
@@ -40,6 +42,9 @@ FORGET_S: Final = 5.0
 
 _QUIET: Final = {topics.STATS.name, topics.STREAM.name, topics.PLAN.name}
 """These come every second, or from us, and wait for the tick."""
+
+_ECHOED: Final = (topics.WORK, topics.PEERS)
+"""Of these it only matters whether they stand there as we said them."""
 
 _URGENT: Final = {topics.SLICES.name, topics.STATUS.name}
 """Somebody got ready, or was lost: these come alone and wait for nothing."""
@@ -87,12 +92,17 @@ class Controller:
         self._session = 0
         """Connections to the broker so far; counted on its thread, read on ours."""
         self._forget_at: dict[int, float] = {}
+        self._term = 0
+        self._to_renew = False
+        self._kept: frozenset[StreamKey] = frozenset()
+        """Streams of models that another gateway has and we never had: they go on as they are."""
         bus.watch(self.note_connection)
 
     @property
     def filters(self) -> list[str]:
         """The MQTT filters of everything that `handle` understands."""
-        return [kind.at(self._site, **dict.fromkeys(kind.fields, "+")) for kind in WATCHED]
+        kinds = (*WATCHED, *_ECHOED)
+        return [kind.at(self._site, **dict.fromkeys(kind.fields, "+")) for kind in kinds]
 
     @property
     def plans(self) -> dict[StreamKey, m.Plan]:
@@ -103,6 +113,29 @@ class Controller:
         """The connection came or went; any thread."""
         self._session += connected
 
+    def begin(self, term: int, had: Collection[str] = ()) -> None:
+        """Lead in a new term: whatever stands is said anew under it, with the next step.
+
+        Plans for models that are not registered here, nor among those that we `had` by key, are left as they are.
+        """
+        self._term, self._to_renew = term, True
+        self._epochs.begin(term)
+        self._streams.clear()
+        self._sent.clear()
+        self._kept = strangers(self.world, {*self._catalogue.models(), *had})
+        self._due = self._asleep_until
+
+    def resume(self) -> None:
+        """Lead in the same term over a new connection: what the broker may have forgotten is said again."""
+        self._sent.clear()
+        self._due = self._asleep_until
+
+    @property
+    def told(self) -> tuple[str, int]:
+        """Who was given orders of the highest term, and which."""
+        active = {key: view.state.epoch for key, view in self.world.streams.items() if view.state}
+        return highest_term(self.world, {key: term_of(epoch) for key, epoch in active.items()})
+
     def handle(self, delivery: Delivery, now: float) -> None:
         """Take a message from the bus; what breaks the contract is counted and told, and changes nothing."""
         now = self._read(now)
@@ -112,6 +145,8 @@ class Controller:
         try:
             kind, fields = topics.parse_topic(delivery.topic)
             payload = delivery.payload
+            if kind in _ECHOED:
+                return
             if kind is topics.PLAN:
                 payload = self._signer.open(delivery.topic, payload)
             self.world.apply(kind, fields, payload, now, retained=delivery.retain, session=self._session)
@@ -156,12 +191,22 @@ class Controller:
         if now < self._due:
             return
         self._due = now + TICK_S
+        if self._to_renew:
+            self._renew_plans()
         self._forget_pins(now)
         self._match_streams()
         for key, stream in sorted(self._streams.items()):
             self._step_stream(key, stream, now)
         self._send_orders(now)
         self._send_peers()
+
+    def _renew_plans(self) -> None:
+        """A term begins: what the gateway before us still says is stale from here on."""
+        self._to_renew = False
+        for key, (plan, floor) in standing(self.world).items():
+            again = renewed(plan, self._epochs.next(key, floor))
+            self._send(topics.PLAN, again, node=key[0], model=key[1])
+            self.world.note_plan(key, again)
 
     def _match_streams(self) -> None:
         """One stream for each device that shows interest in a registered model."""
@@ -179,7 +224,7 @@ class Controller:
             else:
                 self._streams[key].model = model
         for key, view in self.world.streams.items():
-            if view.plan and key[1] not in models:
+            if view.plan and key[1] not in models and key not in self._kept:
                 self._remove(key)
         self._unknown &= {key for key in interested if key[1] not in models}
         for key in [key for key in self._streams if key not in interested or key[1] not in models]:
@@ -236,7 +281,8 @@ class Controller:
     # What nodes are to do
 
     def _send_orders(self, now: float) -> None:
-        slices = union(stream.wanted(now) for stream in self._streams.values())
+        kept = kept_slices(self.world, self._kept - set(self._streams))
+        slices = union([kept, *(stream.wanted(now) for stream in self._streams.values())])
         views = [view for _, view in sorted(self.world.nodes.items()) if view.tier not in (None, "gateway")]
         unprofiled = {view.node: models for view in views if (models := self._unprofiled(view))}
         workers_first = sorted(unprofiled, key=lambda name: (self.world.nodes[name].tier == "device", name))
@@ -244,7 +290,7 @@ class Controller:
         for view in views:
             models = unprofiled.get(view.node, []) if view.node in admitted else []
             profiles = self._profile_requests(view.node, models)
-            work = m.NodeWork(slices=sorted(slices.get(view.node, ())), profiles=profiles)
+            work = m.NodeWork(slices=sorted(slices.get(view.node, ())), profiles=profiles, term=self._term)
             self._send(topics.WORK, work, node=view.node)
 
     def _unprofiled(self, view: NodeView) -> list[ModelFacts]:
@@ -283,7 +329,8 @@ class Controller:
             if view.tier not in ("device", "edge"):
                 continue
             seen = [(node, tier) for node, tier in workers if view.tier == "device" or tier == "cloud"]
-            peers = m.Peers.model_validate({"peers": [{"node": node, "tier": tier} for node, tier in seen]})
+            nodes = [{"node": node, "tier": tier} for node, tier in seen]
+            peers = m.Peers.model_validate({"peers": nodes, "term": self._term})
             self._send(topics.PEERS, peers, node=name)
 
     def _send(self, kind: topics.Topic, message: m.Message, **fields: str) -> None:
@@ -293,4 +340,5 @@ class Controller:
         if self._sent.get(topic) == payload:
             return
         self._sent[topic] = payload
-        self._bus.publish(topic, payload, qos=kind.qos, retain=kind.retain)
+        if not self._bus.publish(topic, payload, qos=kind.qos, retain=kind.retain):
+            del self._sent[topic]

@@ -11,11 +11,14 @@ from typing import Final, Self
 
 from splitbus_gateway.alerts import Alerts
 from splitbus_gateway.blob_service import STUCK_SECONDS, BlobService
+from splitbus_gateway.cards import Cards
 from splitbus_gateway.config import GatewayConfig, PlannerSettings
 from splitbus_gateway.controller import Controller
 from splitbus_gateway.epochs import Epochs
+from splitbus_gateway.fenced import FencedBus
 from splitbus_gateway.hysteresis import Settings as Hysteresis
 from splitbus_gateway.key_service import KeyService
+from splitbus_gateway.leadership import Leadership, Mandate
 from splitbus_gateway.presence import Presence
 from splitbus_gateway.problem import OBJECTIVES, Limits, Objective
 from splitbus_gateway.registry import Registry
@@ -26,8 +29,7 @@ from splitbus_runtime.agent import new_boot, timestamp
 from splitbus_runtime.bus import Bus, Delivery
 from splitbus_runtime.health import Health, Verdict
 from splitbus_schemas.errors import SplitbusError
-from splitbus_schemas.messages import ModelCard
-from splitbus_schemas.topics import MODEL
+from splitbus_schemas.topics import MODEL, STATUS
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +58,33 @@ class GatewayDaemon:
         self.config = config
         self.boot = boot or new_boot()
         self._control, self._data, self._registry = control, data, registry
-        self._signer = load_signer(config.state_dir)
-        self._slices = SliceBook(
-            registry, codecs=config.planner.codecs, signer=self._signer, proven=config.planner.proven
-        )
+        signer = load_signer(config.state_dir)
+        self._slices = SliceBook(registry, codecs=config.planner.codecs, signer=signer, proven=config.planner.proven)
         site, node, now = config.site, config.node, time.monotonic()
         self.health = Health(timestamp)
         self._pulse = self.health.pulses.add("planning", STUCK_S)
         self.alerts = Alerts(control, site=site, node=node, clock=time.monotonic, health=self.health)
         self._presence = Presence(control, site=site, node=node, boot=self.boot, now=now)
-        self._controller = Controller(
+        self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._turned_at = now
+        self.leadership = Leadership(
             control,
+            signer,
+            self.alerts,
+            site=site,
+            node=node,
+            boot=self.boot,
+            seconds=config.lease.seconds,
+            file=config.state_dir / "lease.json",
+            alive=lambda: time.monotonic() - self._turned_at < STALE_S,
+            changed=lambda: self._inbox.put(None),
+        )
+        fenced = FencedBus(control, self.leadership.leads)
+        self._mandate: Mandate | None = None
+        self._led_in = 0
+        self._role = ""
+        self._controller = Controller(
+            fenced,
             self._slices,
             Epochs(config.state_dir / "epochs.json"),
             self.alerts,
@@ -74,13 +92,11 @@ class GatewayDaemon:
             settings=stream_settings(config.planner),
             timestamp=timestamp,
             now=now,
-            signer=self._signer,
+            signer=signer,
         )
-        self._keys = KeyService(control, self._signer, site=site, folder=config.state_dir)
-        self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._cards = Cards(fenced, registry, signer, site=site, file=config.state_dir / "announced.json")
+        self._keys = KeyService(fenced, signer, site=site, folder=config.state_dir)
         self._stopping = threading.Event()
-        self._cards: dict[str, bytes | None] = {}
-        """As announced by this process, which alone a broker that forgets is told again; None for another's."""
         self._blobs: BlobService | None = None
         self._thread = threading.Thread(target=self._run, name="splitbus-gateway", daemon=True)
 
@@ -90,7 +106,7 @@ class GatewayDaemon:
         return Presence.lost(site, node, boot)
 
     def start(self) -> None:
-        """Subscribe, announce the models, begin to plan."""
+        """Subscribe, stand by, and lead when nobody else does."""
         self._blobs = BlobService(
             self._data,
             self._registry.store,
@@ -98,12 +114,14 @@ class GatewayDaemon:
             node=self.config.node,
             bytes_per_s=self.config.blobs.max_mbit * 1e6 / 8,
             pulse=self.health.pulses.add("blobs", STUCK_SECONDS),
+            serves=self.leadership.leads,
         )
         cards = MODEL.at(self.config.site, name="+")
         self._control.subscribe([*self._controller.filters, cards, self._keys.topic], self._inbox.put, qos=1)
         self._control.subscribe(self._presence.echo_topic, self._inbox.put)
-        self._presence.tell("ready")
+        self._tell_role()
         self._thread.start()
+        self.leadership.start()
 
     def stop(self, reason: str = "stopped") -> None:
         """Say goodbye and end the threads; plans stay, and nodes go on with them."""
@@ -111,6 +129,7 @@ class GatewayDaemon:
         self._inbox.put(None)
         if self._thread.is_alive():
             self._thread.join(10)
+        self.leadership.stop()
         if self._blobs:
             self._blobs.close()
         self._presence.tell("stopping", reason)
@@ -146,15 +165,33 @@ class GatewayDaemon:
     def _run(self) -> None:
         next_beat = 0.0
         while not self._stopping.is_set():
-            self._take(min(POLL_S, self._controller.due_in(time.monotonic())))
-            now = time.monotonic()
-            if now >= next_beat:
+            due_s = self._controller.due_in(time.monotonic())
+            self._take(POLL_S if self._mandate is None else min(POLL_S, due_s))
+            now = self._turned_at = time.monotonic()
+            before = self._mandate
+            self._guarded("models_failed", self._assume)
+            if now >= next_beat or self._mandate != before:
                 next_beat = now + BEAT_S
                 self._guarded("models_failed", self._refresh_models)
                 self._guarded("keys_failed", self._refresh_keys)
+                self._guarded("models_failed", self._tell_role)
                 self._presence.beat(self._counters(), self._inbox.qsize(), now)
                 self._presence.tell_health(self.health, self.verdict, self._counters(), now)
-            self._guarded("planning_failed", lambda: self._controller.step(time.monotonic()))
+            if self._mandate is not None:
+                self._guarded("planning_failed", lambda: self._controller.step(time.monotonic()))
+
+    def _assume(self) -> None:
+        """Note whether we lead; a new term, or a new connection, begins with everything being said again."""
+        mandate = self.leadership.mandate
+        if mandate is not None and mandate != self._mandate:
+            self._cards.begin()
+            self._keys.begin()
+            if mandate.term != self._led_in:
+                self._controller.begin(mandate.term, self._cards.had)
+            else:
+                self._controller.resume()
+            self._led_in = mandate.term
+        self._mandate = mandate
 
     def _take(self, patience_s: float) -> None:
         """All messages that are there, after waiting for the first."""
@@ -174,8 +211,10 @@ class GatewayDaemon:
         elif delivery.topic == self._keys.topic:
             self._keys.note(delivery.payload)
         elif card := MODEL.match(delivery.topic):
-            self._note_card(card["name"], delivery.payload)
+            self._cards.note(delivery.topic, card["name"], delivery.payload)
         else:
+            if STATUS.match(delivery.topic):
+                self.leadership.note_status(delivery.payload)
             self._controller.handle(delivery, now)
 
     def _counters(self) -> dict[str, int]:
@@ -199,23 +238,38 @@ class GatewayDaemon:
     # Models
 
     def _refresh_models(self) -> None:
-        """Notice added and removed models; their cards on the bus are those of the registry and no others."""
-        wanted = {record.name: self._sealed(record.card) for record in self._registry.list()}
-        for name in {*wanted, *self._cards}:
-            payload = wanted.get(name, b"")
-            if self._cards.get(name) != payload:
-                self._controller.touch(time.monotonic())
-                self._control.publish(
-                    MODEL.at(self.config.site, name=name), payload, qos=MODEL.qos, retain=MODEL.retain
-                )  # fmt: skip
-                self._cards[name] = payload
+        """Notice added and removed models; who leads puts their cards on the bus, who stands by says what it lacks."""
+        if self._mandate is None:
+            return
+        if self._cards.announce():
+            self._controller.touch(time.monotonic())
+        who, term = self._controller.told
+        if term > self._mandate.term:
+            self.leadership.catch_up(who, term)
 
-    def _sealed(self, card: ModelCard) -> bytes:
-        return self._signer.seal(MODEL.at(self.config.site, name=card.name), card)
+    # Who leads
 
-    def _note_card(self, name: str, payload: bytes) -> None:
-        if self._cards.get(name) != payload:
-            self._cards[name] = None
+    @property
+    def role(self) -> str:
+        """Whether we lead, in a few words; as told last."""
+        return self._role
+
+    def _describe_role(self) -> str:
+        leader = self.leadership.leader
+        if self._mandate is not None:
+            return f"leads in term {self._mandate.term}"
+        if leader is None or leader.boot == self.boot:
+            return "stands by"
+        lacking = self._cards.lacking
+        return f"stands by for {leader.node}" + (f", and lacks models {', '.join(lacking)}" if lacking else "")
+
+    def _tell_role(self) -> None:
+        role = self._describe_role()
+        if role != self._role:
+            if "lacks" in role:
+                self.alerts("models_lacking", f"{self.config.node} {role}: splitbus model add them here as well")
+            self._role = role
+            self._presence.tell("ready", role)
 
 
 def stream_settings(planner: PlannerSettings) -> StreamSettings:

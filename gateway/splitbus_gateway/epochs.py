@@ -7,6 +7,7 @@ from pathlib import Path
 from splitbus_gateway.state import StreamKey
 from splitbus_runtime.tally_file import read_tally, write_tally
 from splitbus_schemas.errors import ConfigError
+from splitbus_schemas.terms import base_epoch
 
 
 class Epochs:
@@ -18,11 +19,16 @@ class Epochs:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last = read_tally(path)
+        self._base = 0
+
+    def begin(self, term: int) -> None:
+        """From now on they are above all of earlier terms."""
+        self._base = base_epoch(term)
 
     def next(self, stream: StreamKey, floor: int) -> int:
         """The next epoch: above all given out before and above `floor`, what the bus still remembers."""
         name = "/".join(stream)
-        epoch = max(self._last.get(name, 0), floor) + 1
+        epoch = max(self._last.get(name, 0), floor, self._base) + 1
         self._last[name] = epoch
         self._write()
         return epoch

@@ -28,6 +28,7 @@ from splitbus_runtime.pulse import LONG_SECONDS
 from splitbus_runtime.secrets import redacted
 from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
+from splitbus_runtime.term_floor import TermFloor
 from splitbus_runtime.transport import PacketPort
 from splitbus_runtime.trust import Trust
 from splitbus_schemas.codecs import known_codecs
@@ -110,6 +111,7 @@ class Agent:
         self.store = store
         self.trust = trust or Trust()
         self.counters: dict[str, int] = {}
+        self._terms = TermFloor()
         self.load: Callable[[], Load] = Load
         self.seal: Callable[[], SealState | None] = lambda: None
         self.health = Health(timestamp)
@@ -254,10 +256,14 @@ class Agent:
             self.tell_status("ready")
 
     def _on_work(self, payload: bytes) -> None:
-        self._orders.put(NodeWork.from_json(payload))
+        work = NodeWork.from_json(payload)
+        self._terms.admit("an order", work.term)
+        self._orders.put(work)
 
     def _on_peers(self, payload: bytes) -> None:
-        self.links.set_peers(frozenset(peer.node for peer in Peers.from_json(payload).peers))
+        peers = Peers.from_json(payload)
+        self._terms.admit("a list of peers", peers.term)
+        self.links.set_peers(frozenset(peer.node for peer in peers.peers))
 
     def _on_echo(self, delivery: Delivery) -> None:
         boot, _, sent = delivery.payload.decode("ascii", "replace").partition(" ")
@@ -305,6 +311,7 @@ class Agent:
             sessions_mb=round(self.shelf.cost_bytes / 2**20, 1),
             broker_rtt_ms=None if self.broker_rtt_s is None else round(self.broker_rtt_s * 1e3, 3),
             counters=counters,
+            term=self._terms.term,
         )
         self.control.publish(STATS.at(self.site, node=self.node), stats.to_json(), retain=True)
 

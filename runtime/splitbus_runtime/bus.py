@@ -58,11 +58,13 @@ class Bus(Protocol):
         retain: bool = False,
         user: UserProperties = (),
         expiry_s: int | None = None,
+        keep: bool = True,
     ) -> bool:
         """Send; False when it was dropped because we are not connected.
 
         Retained messages are kept, newest per topic, and are sent at every connect, so that a broker that lost
-        its state learns them again. Raises PayloadTooLargeError before anything is sent.
+        its state learns them again; without `keep` that is the caller's affair. Raises PayloadTooLargeError before
+        anything is sent.
         """
 
     def subscribe(self, topics: str | Sequence[str], handler: Handler, *, qos: int = 0) -> None:
@@ -115,6 +117,7 @@ class MemoryBus:
         retain: bool = False,
         user: UserProperties = (),
         expiry_s: int | None = None,  # noqa: ARG002 - the Protocol's; memory delivers at once
+        keep: bool = True,  # noqa: ARG002 - the Protocol's; nothing is sent twice
     ) -> bool:
         if len(payload) > self.max_packet_bytes:
             raise PayloadTooLargeError(f"message to {topic}", len(payload), self.max_packet_bytes)

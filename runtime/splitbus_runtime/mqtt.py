@@ -140,11 +140,12 @@ class MqttBus:
         retain: bool = False,
         user: UserProperties = (),
         expiry_s: int | None = None,
+        keep: bool = True,
     ) -> bool:
         if len(payload) > self.max_packet_bytes:
             raise PayloadTooLargeError(f"message to {topic}", len(payload), self.max_packet_bytes)
         with self._lock:
-            if retain:
+            if retain and keep:
                 self._retained[topic] = (payload, qos, user)
             client = self._client
             if client is None or not self.connected:
@@ -154,7 +155,7 @@ class MqttBus:
                 return False
             self._put(client, topic, payload, qos, retain=retain, properties=publish_properties(user, expiry_s))
             if retain and not payload:
-                del self._retained[topic]
+                self._retained.pop(topic, None)
             self._count("published")
             self._queued_bytes = self._queued_bytes + len(payload) if client.want_write() else 0
             if self._queued_bytes or not client.is_connected():

@@ -9,6 +9,7 @@ SplitbusError
 |   +-- SignatureError    it is not signed by a gateway that is trusted here
 |   +-- SealError         it is not sealed as it has to be, or was seen before
 |   +-- MissingReferenceError  it tells differences from a frame that is not held here
+|   +-- StaleError        an order of a gateway that leads no more
 +-- BlobError             a blob that is missing or does not match its hash
 +-- JournalError          a journal of durable frames that cannot be written
 +-- PayloadTooLargeError  a message larger than a limit, refused before it is sent
@@ -78,6 +79,12 @@ class MissingReferenceError(DecodeError):
     def __init__(self, name: bytes) -> None:
         super().__init__(f"reference {name.hex()} is not held here: send a key frame")
         self.name = name
+
+
+class StaleError(DecodeError):
+    """An order of an earlier term than one that was seen."""
+
+    counter = "stale_orders"
 
 
 class BlobError(SplitbusError):

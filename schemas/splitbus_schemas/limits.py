@@ -50,6 +50,12 @@ MAX_WORD_BYTES: Final = 32
 MAX_INTEGER: Final = 2**63 - 1
 """Counters and durations: a signed 64-bit integer in every language."""
 
+MAX_TERM: Final = 10**12
+"""Of gateways; with a million epochs each, all epochs are integers."""
+
+MAX_LEASE_SECONDS: Final = 3600.0
+"""Nobody wants to wait so long for the second gateway."""
+
 MAX_TEXT_BYTES: Final = 1024
 """A reason or an explanation inside a binary header."""
 

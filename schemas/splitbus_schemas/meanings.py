@@ -80,6 +80,7 @@ MEANINGS: Final = {
     "steps": "Latency, step by step.",
     "tail": "The slice from the cut to the output.",
     "tensors": "Names of the tensors at the cut.",
+    "term": "The gateway's term; below the highest one seen it is refused.",
     "text": "In a sentence.",
     "tier": "What kind of machine it is.",
     "topic": "The topic that it came on.",

@@ -17,12 +17,14 @@ from splitbus_schemas.limits import (
     MAX_ID_BYTES,
     MAX_INTEGER,
     MAX_JSON_BYTES,
+    MAX_LEASE_SECONDS,
     MAX_MBIT,
     MAX_MILLISECONDS,
     MAX_SEAL_KEYS,
     MAX_SEALED_NODES,
     MAX_STAGES,
     MAX_TABLES_BYTES,
+    MAX_TERM,
     MIN_MBIT,
     WIRE_VERSION,
 )
@@ -202,6 +204,22 @@ class NodeStatus(Message):
     seal: SealState | None = Field(default=None, description="Of a node that takes sealed packets.")
 
 
+class Lease(Message):
+    """Which gateway plans for the site; retained at gateway/lease, said again while it lasts."""
+
+    term: Annotated[int, Field(ge=1, le=MAX_TERM)] = Field(
+        description="Grows with every change of the gateway that leads; of one term the first claim counts."
+    )
+    node: Id
+    boot: Id
+    serial: Count = Field(description="Grows with every lease that this run of the gateway says.")
+    state: Literal["claimed", "held", "released"]
+    seconds: Annotated[float, Field(gt=0, le=MAX_LEASE_SECONDS)] = Field(
+        description="Not said again for so long it is void; each reader counts for itself."
+    )
+    signature: Signature = None
+
+
 class NodeCaps(Message):
     """What a node can do; retained at node/<node>/caps."""
 
@@ -229,6 +247,7 @@ class NodeStats(Message):
     sessions_mb: Annotated[float, Field(ge=0)] = 0.0
     broker_rtt_ms: Milliseconds | None = None
     counters: dict[str, Count] = Field(default_factory=dict)
+    term: Count = Field(default=0, description="The highest term whose orders it was given.")
 
 
 class NodeHealth(Message):
@@ -301,6 +320,7 @@ class NodeWork(Message):
 
     slices: list[Sha256] = Field(default_factory=list)
     profiles: list[ProfileRequest] = Field(default_factory=list)
+    term: Count = 0
     signature: Signature = None
 
 
@@ -344,6 +364,7 @@ class Peers(Message):
     """Whom a node may have to reach; it keeps these links measured. Retained at ctl/<node>/peers."""
 
     peers: list[Peer] = Field(default_factory=list)
+    term: Count = 0
     signature: Signature = None
 
 

@@ -116,11 +116,11 @@ DECISION: Final = Topic(
     "Why: inputs, prediction, runner-up.",
 )
 WORK: Final = Topic(
-    "work", "ctl/{node}/work", ("gateway",), ("node", "operators"), 1, True, m.NodeWork,
+    "work", "ctl/{node}/work", ("gateway",), ("node", "gateway", "operators"), 1, True, m.NodeWork,
     "Slices that the node is to hold, models that it is to profile.",
 )
 PEERS: Final = Topic(
-    "peers", "ctl/{node}/peers", ("gateway",), ("node", "operators"), 1, True, m.Peers,
+    "peers", "ctl/{node}/peers", ("gateway",), ("node", "gateway", "operators"), 1, True, m.Peers,
     "Whom the node may have to reach.",
 )
 MODEL: Final = Topic(
@@ -130,6 +130,10 @@ MODEL: Final = Topic(
 KEYS: Final = Topic(
     "keys", "keys", ("gateway",), ("nodes", "gateway", "operators"), 1, True, m.KeyList,
     "Whose keys count where packets are sealed.",
+)  # fmt: skip
+LEASE: Final = Topic(
+    "lease", "gateway/lease", ("gateway",), ("gateway", "operators"), 1, True, m.Lease,
+    "Which of the site's gateways plans.",
 )
 PIN: Final = Topic(
     "pin", "ops/pin/{node}/{model}", ("operators",), ("gateway", "operators"), 1, True, m.Pin,
@@ -173,6 +177,7 @@ TOPICS: Final = (
     PEERS,
     MODEL,
     KEYS,
+    LEASE,
     PIN,
     JOB,
     REPLY,

@@ -20,7 +20,7 @@ from splitbus_runtime.visit import Announced
 from splitbus_schemas import messages as m
 from splitbus_schemas.acl import acl
 from splitbus_schemas.seal_keys import key_id, write_public
-from splitbus_schemas.topics import JOB, KEYS, STATS, STATUS
+from splitbus_schemas.topics import JOB, KEYS, LEASE, STATS, STATUS
 
 ANNOUNCED = Announced(2**20, 20, None)
 GATEWAY = STATUS.at("home", node="gateway")
@@ -46,6 +46,17 @@ def well() -> Seen:
 def worst(seen: Seen) -> dict[str, Level]:
     """What is not fine."""
     return {finding.what: finding.level for finding in judge(seen) if finding.level}
+
+
+def test_two_gateways_with_a_lease_are_well_and_told_apart() -> None:
+    second = MESSAGES["status"].model_copy(update={"node": "gateway2", "tier": "gateway"}).to_json()
+    both = {STATUS.at("home", node="gateway2"): second, LEASE.at("home"): MESSAGES["lease"].to_json()}
+    seen = replace(well(), retained=well().retained | both)
+    assert worst(seen) == {}
+    assert "gateway leads, gateway2 stands by" in {finding.found for finding in judge(seen)}
+    released = MESSAGES["lease"].model_copy(update={"state": "released"}).to_json()
+    seen = replace(seen, retained=seen.retained | {LEASE.at("home"): released})
+    assert worst(seen) == {"gateway": Level.BAD}, "both are ready, and neither leads"
 
 
 def test_a_site_that_is_well_gets_no_remedy() -> None:

@@ -15,6 +15,7 @@ from splitbus_device import Answer, InferenceSession
 from splitbus_schemas import messages as m
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.packet_types import Spent
+from splitbus_schemas.terms import base_epoch
 from splitbus_schemas.topics import PLAN, PLAN_STATE
 from splitbus_worker.stage import next_packet, run_stage
 
@@ -201,3 +202,16 @@ def _run(session: InferenceSession, chain: Path) -> Answer:
     same(session.run(None, feeds), plain(chain).run(None, feeds), CLOSE)
     assert session.last_answer is not None
     return session.last_answer
+
+
+def test_a_plan_of_an_earlier_term_is_refused_and_told(site: Site, chain: Path) -> None:
+    card = site.register(chain)
+    plan = site.plan(card)
+    newer = plan.model_copy(update={"plan": "p-new", "epoch": base_epoch(2001) + 1})
+    late = plan.model_copy(update={"plan": "p-late", "epoch": base_epoch(1001) + 7})
+    with site.session(chain) as session:
+        site.follow(session, newer)
+        site.bus.publish(PLAN.at(site.name, node=CAMERA, model=model_key(card.model)), late.to_json(), qos=1)
+        wait_for("it is counted", lambda: site.counters().get("stale_plans") == 1)
+        assert any("plan p-late is refused: epoch" in reason for reason in site.alerts())
+        assert session.plan == "p-new"

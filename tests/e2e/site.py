@@ -57,12 +57,11 @@ def wait_for(what: str, probe: Callable[[], T | None], seconds: float = PATIENCE
 class Watch:
     """Everything that passes on a site's control and status topics, oldest first."""
 
-    def __init__(self, broker: Broker, site: str) -> None:
+    def __init__(self, broker: Broker, site: str, branches: tuple[str, ...] = ("node", "ctl", "model", "ops")) -> None:
         self.site = site
         self._lock = threading.Lock()
         self._seen: list[Delivery] = []
         self.bus = MqttBus(broker.host, broker.port, client_id=f"watch-{secrets.token_hex(4)}")
-        branches = ("node", "ctl", "model", "ops")
         self.bus.subscribe([f"{topics.ROOT}/{site}/{branch}/#" for branch in branches], self._take, qos=1)
         self.bus.wait_connected(PATIENCE_SECONDS)
 

@@ -337,3 +337,18 @@ def test_a_watchers_exception_ends_nothing(
         assert bus.connected
         assert bus.counters["handler_errors"] == 1
         assert "a watcher of the connection failed" in caplog.text
+
+
+def test_what_is_not_to_be_kept_is_not_said_again(broker_factory: BrokerFactory, connect: Connect) -> None:
+    """After a restart another may have the say."""
+    with broker_factory() as broker:
+        bus = connect(broker, "keeper")
+        assert bus.publish("m9/kept", b"1", qos=1, retain=True)
+        assert bus.publish("m9/once", b"2", qos=1, retain=True, keep=False)
+        broker.restart()
+        wait_for(lambda: bus.counters.get("connects", 0) == 2, "it is back")
+        inbox = Inbox()
+        connect(broker, "reader").subscribe("m9/#", inbox.put, qos=1)
+        assert inbox.get(timeout=5).payload == b"1"
+        bus.publish("m9/end", b"", qos=1)
+        assert inbox.get(timeout=5).topic == "m9/end"
