@@ -55,8 +55,13 @@ class Gate:
         device = job.frame.device
         if job.answer or (self._keyring is not None and self._keyring.known.must_seal(device)):
             raise SealError("unsealed", f"frame {job.frame} is not sealed, and has to be: give {device} its seal_key")
-        if not self._recent.take(job):
+        if self._recent.ran(job):
             raise SealError("replayed", f"frame {job.frame}, attempt {job.attempt}, came before")
+
+    def admitted(self, job: Job) -> None:
+        """The job is about to run: in clear, it does not come in again; sealed, it could not."""
+        if not job.answer:
+            self._recent.note(job)
 
     def for_worker(self, job: Job) -> Job | Sealed:
         """The job as it goes to the next node of its route. Raises SealError, PayloadTooLargeError."""

@@ -212,6 +212,7 @@ class Worker:
             self._refuse(job, refused)
             return
         ticket = Ticket(job, piece, parcel.at, parcel.train_bytes, train_us, state.service_us)
+        self._gate.admitted(job)
         superseded = self._line.join(ticket)
         if superseded is not None:
             self._refuse(superseded.job, Refused("superseded", f"frame {job.frame.seq} of the same device is newer"))

@@ -61,12 +61,12 @@ class PlannerSettings(Settings):
     codecs: tuple[str, ...] = Field(
         default=tuple(CODECS), description="Codecs that plans may use at a cut; `raw`, `zstd`, `webpll` lose nothing."
     )
-    temporal: Literal["auto", "still", "calm", "exact", "off"] = Field(
-        default="auto",
+    temporal: Literal["exact", "calm", "still", "off"] = Field(
+        default="exact",
         description="Frames under `t1` to `t12` are told as differences from earlier ones. `exact`: bit by bit the "
-        "same tensors. `calm`: a coefficient only once it lies 0.6 of a step off, which takes the noise of a still "
-        "scene down by half. `still`: 0.75, and half again, but from `t9` on that cost answers. `auto`: `calm`, and "
-        "`exact` under `max_accuracy_loss`, which samples prove without it.",
+        "same tensors. `calm`: a coefficient only once it lies 0.6 of a step off, which spares 0.2 to 0.4 of a still "
+        "scene's bytes. `still`: 0.75, which spares 0.3 to 0.7, but from `t9` on cost answers. What samples say of a "
+        "codec holds for `exact`.",
     )
     keep_input_on_device: bool = Field(
         default=False, description="Frames never leave the device as they are: at least one block runs there."
@@ -123,8 +123,7 @@ class PlannerSettings(Settings):
     @property
     def slack(self) -> float | None:
         """How far a coefficient may lie off an earlier frame's before it is told; None: every frame stands alone."""
-        slacks = {"off": None, "exact": 0.5, "calm": SLACK, "still": STILL_SLACK, "auto": 0.5 if self.proven else SLACK}
-        return slacks[self.temporal]
+        return {"off": None, "exact": 0.5, "calm": SLACK, "still": STILL_SLACK}[self.temporal]
 
     @field_validator("codecs")
     @classmethod

@@ -41,19 +41,23 @@ class ReplayWindow:
 
 
 class RecentFrames:
-    """Jobs in clear that came lately. Whoever may write one may number it anew: this stops accidents, not thieves."""
+    """Jobs in clear that ran lately. Whoever may write one may number it anew: this stops accidents, not thieves."""
 
     def __init__(self, limit: int = MAX_RECENT) -> None:
         self._limit = limit
-        self._seen: OrderedDict[tuple[str, str, int, int, int], None] = OrderedDict()
+        self._ran: OrderedDict[tuple[object, ...], None] = OrderedDict()
 
-    def take(self, job: Job) -> bool:
-        """Whether it is new: another attempt is, and so is the frame at a later stage of its route."""
-        frame = job.frame
-        key = (frame.device, frame.boot, frame.seq, job.attempt, len(job.route))
-        if key in self._seen:
-            return False
-        self._seen[key] = None
-        if len(self._seen) > self._limit:
-            self._seen.popitem(last=False)
-        return True
+    def ran(self, job: Job) -> bool:
+        """Whether it is a copy: another attempt is none, nor is the frame at a later stage of its route."""
+        return _name(job) in self._ran
+
+    def note(self, job: Job) -> None:
+        """It is about to run; a job that is refused may come again."""
+        self._ran[_name(job)] = None
+        if len(self._ran) > self._limit:
+            self._ran.popitem(last=False)
+
+
+def _name(job: Job) -> tuple[object, ...]:
+    frame = job.frame
+    return frame.device, frame.boot, frame.seq, job.attempt, len(job.route), job.route[0].slice

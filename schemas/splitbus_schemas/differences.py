@@ -55,8 +55,8 @@ from splitbus_schemas.references import NAME_BYTES, NO_NAME, Held, Reference
 DIFFERENCE_VERSION: Final = 2
 
 SLACK: Final = 0.6
-"""Steps by which a value may lie off its integer before it is told. A half is rounding afresh; 0.6 sends two thirds of
-the bytes then, and the answers agree as often; 0.75 half of them, and at coarse steps answers agree less often."""
+"""Steps by which a value may lie off its integer before it is told. A half is rounding afresh; 0.6 sends 0.66 to 0.9
+times the bytes of that, 0.75 0.5 to 0.8 times, but at coarse steps answers agree less often then."""
 
 STILL_SLACK: Final = 0.75
 """For scenes that hardly move."""

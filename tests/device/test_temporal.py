@@ -185,7 +185,7 @@ def test_jobs_and_answers_that_are_lost_cost_no_wrong_answer(
             monkeypatch.setattr(worker, "_send", lambda *packet, send=send: dice.random() < 0.2 or send(*packet))
         answers = list(session.stream(frames, live=False))
     by_bus = [(answer, alone) for answer, alone in zip(answers, expected, strict=True) if not answer.is_local]
-    assert len(by_bus) >= 8
+    assert len(by_bus) >= 4
     assert all(given(answer) == alone for answer, alone in by_bus)
     assert {answer.outcome for answer in answers} == {"answered"}
 

@@ -19,7 +19,6 @@ from tests.e2e.site import CAMERA, EDGE, MODEL, Site, serving, wait_for
 from splitbus_device import Answer, InferenceSession
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
-from splitbus_schemas.differences import SLACK
 
 CODEC = "t6"
 ALLOWED = 0.3
@@ -95,7 +94,7 @@ def test_frames_shrink_and_outlive_a_worker_that_is_killed(site: Calibrated) -> 
         plan = site.plan_of(CAMERA)
         assert plan is not None
         assert plan.head is not None
-        assert plan.head.slack == SLACK
+        assert plan.head.slack == 0.5
         sizes: list[int] = []
         for index in range(40):
             if index == 15:

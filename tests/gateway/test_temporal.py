@@ -99,9 +99,8 @@ def test_what_one_strength_saves_is_expected_of_all() -> None:
 @pytest.mark.parametrize(
     ("settings", "slack"),
     [
-        ({}, SLACK),
-        ({"max_accuracy_loss": 0.01}, 0.5),
-        ({"temporal": "calm", "max_accuracy_loss": 0.01}, SLACK),
+        ({}, 0.5),
+        ({"temporal": "calm"}, SLACK),
         ({"temporal": "still"}, STILL_SLACK),
         ({"temporal": "exact"}, 0.5),
         ({"temporal": "off"}, None),

@@ -32,18 +32,20 @@ def test_looking_at_a_number_does_not_take_it() -> None:
     assert not window.is_new(7)
 
 
-def test_a_frame_in_clear_comes_in_once_for_each_attempt_and_stage() -> None:
+def test_a_frame_in_clear_runs_once_for_each_attempt_stage_and_slice() -> None:
     recent, sent = RecentFrames(), job(())
-    assert recent.take(sent)
-    assert not recent.take(sent)
-    assert recent.take(replace(sent, attempt=1))  # hedged, or sent again
-    assert recent.take(replace(sent, route=sent.route[1:]))  # back from another worker
-    assert recent.take(replace(sent, frame=replace(FRAME, boot="other")))
+    assert not recent.ran(sent)
+    recent.note(sent)
+    assert recent.ran(sent)
+    assert not recent.ran(replace(sent, attempt=1))  # hedged, or sent again
+    assert not recent.ran(replace(sent, route=sent.route[1:]))  # back from another worker
+    assert not recent.ran(replace(sent, route=(replace(sent.route[0], slice=sent.route[1].slice), sent.route[1])))
+    assert not recent.ran(replace(sent, frame=replace(FRAME, boot="other")))
 
 
 def test_the_memory_of_frames_is_bounded_and_forgets_the_oldest() -> None:
     recent = RecentFrames(limit=3)
     frames = [replace(job(()), frame=replace(FRAME, seq=seq)) for seq in range(4)]
-    assert all(recent.take(sent) for sent in frames)
-    assert recent.take(frames[0])
-    assert not recent.take(frames[3])
+    for sent in frames:
+        recent.note(sent)
+    assert [recent.ran(sent) for sent in frames] == [False, True, True, True]
