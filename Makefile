@@ -2,7 +2,7 @@
 # Everything goes into .venv; the stamps there make a second run quick, and pyproject.toml makes them old.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz setup system clean
+.PHONY: help demo test check fuzz soak setup system clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,6 +15,7 @@ help:  ## Show this
 	@echo 'make demo    set everything up and run the demo; ARGS="--seconds 30 --headless" are passed on'
 	@echo 'make test    set everything up and run every check and test'
 	@echo 'make fuzz    fuzz every decoder with atheris; RUNS=1000000 for each'
+	@echo 'make soak    the fault suite with 50 deaths of everything, hours; then the table in docs/reliability.md'
 	@echo 'make setup   set everything up for development'
 	@echo 'make check   run every check and test on what is set up; ARGS="-k cuts" are passed to pytest'
 	@echo 'make clean   remove everything that make made, .venv too'
@@ -39,6 +40,13 @@ fuzz: $(VENV)/fuzz.stamp
 	    || { tail -n 30 build/fuzz-$$target.log; exit 1; }; \
 	  grep -h '^stat::\(number_of_executed_units\|average_exec_per_sec\|peak_rss_mb\)' build/fuzz-$$target.log; \
 	done
+
+# Timings are the promise here, and whoever else uses the machine is not part of the faults: as root, others come second.
+FIRST := $(shell [ "$$(id -u)" = 0 ] && echo nice -n -5)
+
+soak: setup
+	SPLITBUS_SOAK=1 $(FIRST) $(BIN)/pytest tests/faults $(ARGS)
+	$(BIN)/python -m tests.faults.report
 
 setup: system $(VENV)/dev.stamp
 

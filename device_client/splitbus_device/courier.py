@@ -108,6 +108,8 @@ class Courier:
         self._last_train: dict[str, float] = {}
         self._predictor = Predictor()
         self._answers = Answers(reuse)
+        self.on_rest: Callable[[], None] = lambda: None
+        """Called when a route is to be left alone."""
 
     def deliver(self, active: ActivePlan, frame: Frame) -> Answer | Fallback:
         """The answer from the bus, or why there is none. Raises nothing."""
@@ -115,7 +117,7 @@ class Courier:
         last_start = latest_start(frame.deadline, frame.local_s, frame.started)
         if now >= last_start:
             return Fallback("deadline: it waited too long for its turn")
-        routes = self._usable(active.routes)
+        routes = self._usable(active.routes, now)
         if isinstance(routes, Fallback):
             return routes
         seq = next(self._seq)
@@ -174,9 +176,9 @@ class Courier:
 
     # On its way
 
-    def _usable(self, known: Sequence[Hops]) -> Sequence[Hops] | Fallback:
+    def _usable(self, known: Sequence[Hops], now: float) -> Sequence[Hops] | Fallback:
         """The routes whose nodes are there, and can open what we seal."""
-        there = self._nodes.usable(known)
+        there = self._nodes.usable(known, now)
         if not there:
             return Fallback("a worker on every route is gone")
         return self._envelope.usable(there) or Fallback("a worker on every route cannot open sealed frames")
@@ -258,6 +260,7 @@ class Courier:
                 self._gave_up(out)
                 return step.reason
             if isinstance(step, Resend):
+                self._waited_in_vain(out, now)
                 route = routes.pop(0)
                 job = replace(job, tensors=activation.tensors(route[0].node))
                 sent = self._send(active, job, route, out, frame.deadline)
@@ -287,9 +290,18 @@ class Courier:
             self._flights.unsent(out)
         return size > 0
 
+    def _waited_in_vain(self, out: Out, now: float) -> None:
+        if out.failed:
+            return
+        self._agent.links.suspect(out.nodes[0])  # a probe's echo tells a node that is slow from one that is silent
+        if self._nodes.breaker.strike(out.nodes, now):
+            self._agent.alert("routes_rested", f"{' and '.join(out.nodes)} let frames wait: left alone for a while")
+            self.on_rest()
+
     def _gave_up(self, out: Out) -> None:
         if out.failed:
             return
+        self._waited_in_vain(out, time.monotonic())
         self._agent.count("timeouts")
         for node in out.nodes[:1]:
             self._agent.links.suspect(node)
@@ -309,6 +321,8 @@ class Courier:
         self._learn_links(active.expected_s, parcel, result, flown, alone=out.alone and out.attempt == 1)
         if result.attempt == 1:
             active.learn(flown)
+        if result.attempt == out.attempt:  # else it came after the wait for it was over
+            self._nodes.breaker.fine(out.nodes)
         now = time.monotonic()
         route = (self._agent.node, *(spent.node for spent in result.spent[1:]))
         wire_s = max(0.0, flown - sum(spent.total_us for spent in result.spent[1:]) / 1e6)

@@ -1,9 +1,10 @@
-"""Which nodes are known to be gone, so that no frame is sent to them."""
+"""Which nodes are known to be gone, or do not answer, so that no frame is sent to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from splitbus_device.breaker import Breaker
 from splitbus_schemas.messages import NodeStatus
 from splitbus_schemas.packet_types import Hop
 
@@ -19,6 +20,7 @@ class NodeWatch:
     def __init__(self) -> None:
         self._boots: dict[str, str] = {}
         self._gone: frozenset[str] = frozenset()
+        self.breaker = Breaker()
 
     def note(self, status: NodeStatus) -> bool:
         """Take a status; True when it says that the node is gone."""
@@ -31,7 +33,9 @@ class NodeWatch:
         self._gone -= {status.node}
         return False
 
-    def usable(self, routes: Sequence[Hops]) -> Sequence[Hops]:
-        """Those of the routes that lead over no node that is gone."""
+    def usable(self, routes: Sequence[Hops], now: float) -> Sequence[Hops]:
+        """Those of the routes that lead over no node that is gone; of these, those that are not at rest, if any."""
         gone = self._gone
-        return [route for route in routes if gone.isdisjoint(hop.node for hop in route)] if gone else routes
+        there = [route for route in routes if gone.isdisjoint(hop.node for hop in route)] if gone else routes
+        awake = [route for route in there if not self.breaker.rests(tuple(hop.node for hop in route), now)]
+        return awake if 0 < len(awake) < len(there) else there

@@ -70,6 +70,7 @@ class StreamTally:
         in_flight: int,
         guarded: int = 0,
         agreed: int = 0,
+        avoided: Sequence[str] = (),
     ) -> StreamStats:
         """The period's statistics; steps and sizes are of the plan's own frames, not of those under the one before."""
         with self._lock:
@@ -95,6 +96,7 @@ class StreamTally:
             in_flight=in_flight,
             guarded=guarded,
             agreed=agreed,
+            avoided=list(avoided),
             counters=counters,
         )
 

@@ -102,6 +102,8 @@ class Uplink:
         self._local_seq = itertools.count(1)
         self._closing = threading.Event()
         self._envelope = envelope_for(seal_key, trust, store, site=site, node=self.device, boot=self._boot)
+        self._hurry = threading.Event()
+        """The gateway should hear of the stream before the second is over."""
         will = Will(*Agent.lost(site, self.device, self._boot, "device"), delay_s=WILL_DELAY_S)
         self._control = connect(f"{self.device}-ctl-{self._boot}", will)
         self._data = connect(f"{self.device}-data-{self._boot}", None)
@@ -199,6 +201,7 @@ class Uplink:
         """Leave the bus."""
         atexit.unregister(self._say_goodbye)
         self._closing.set()
+        self._hurry.set()
         self._cards.close()
         self._agent.blobs.close()
         for thread in self._threads:
@@ -229,6 +232,7 @@ class Uplink:
             self._agent.alert(error.counter, str(error), parcel.topic)
             return
         packet = parcel.packet
+        self._hear(parcel)
         if isinstance(packet, Echo):
             self._agent.links.take_echo(packet, parcel)
             return
@@ -242,6 +246,13 @@ class Uplink:
             self._agent.count("unwanted_answers")
         if self._courier is not None:
             self._courier.overhear(parcel, alone_since)
+
+    def _hear(self, parcel: Parcel) -> None:
+        """Whoever makes a sound is not hung."""
+        packet = parcel.packet
+        speaker = packet.spent[-1].node if isinstance(packet, Result) and packet.spent else getattr(packet, "node", "")
+        if self._nodes.breaker.sound(speaker, parcel.at):
+            self._hurry.set()
 
     def _on_connection(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
         if not connected:
@@ -265,6 +276,8 @@ class Uplink:
             self._flights.node_lost(status.node)
             if self._courier is not None:
                 self._courier.forget(status.node)
+        elif self._nodes.breaker.forget(status.node):
+            self._hurry.set()
 
     def _on_own_status(self, status: NodeStatus, *, retained: bool) -> None:
         """Another session under our id; what it says when it ends must not stand for us (its will: see Agent)."""
@@ -335,6 +348,7 @@ class Uplink:
         self._courier = Courier(
             self._agent, self._flights, self._nodes, model, envelope=self._envelope, reuse=self.reuse
         )
+        self._courier.on_rest = self._hurry.set
         follower = PlanFollower(self._agent, model)
         if not self._closing.is_set():
             follower.start()
@@ -342,7 +356,11 @@ class Uplink:
 
     def _stats_loop(self) -> None:
         before = time.monotonic()
-        while not self._closing.wait(STATS_SECONDS):
+        while True:
+            self._hurry.wait(STATS_SECONDS)
+            if self._closing.is_set():
+                return
+            self._hurry.clear()
             now = time.monotonic()
             if self._model:
                 topic = STREAM.at(self._site, node=self.device, model=model_key(self._model))
@@ -366,4 +384,5 @@ class Uplink:
             in_flight=self._flights.count,
             guarded=checked.checked,
             agreed=checked.agreed,
+            avoided=self._nodes.breaker.resting(time.monotonic()),
         )

@@ -69,9 +69,12 @@ class Links:
         last = before.report if before and before.outlives(now, retained=retained) else None
         for name, how in _FIELDS.items():
             sample = getattr(report, name)
-            if sample is None or (last and sample == getattr(last, name)):
+            if sample is None:
+                continue
+            value = math.log(max(sample, _LEAST))
+            if last and sample == getattr(last, name) and not _insists(value, levels.get(name), how):
                 continue  # what merely repeats the last report is no news
-            levels[name] = follow(levels.get(name) if last else None, math.log(max(sample, _LEAST)), how)
+            levels[name] = follow(levels.get(name) if last else None, value, how)
         self._seen[ends] = _Seen(report, now - report.age_s, RETAINED_WORTH if retained else 1.0, levels)
 
     def forget(self, node: str, peer: str) -> None:
@@ -88,6 +91,11 @@ class Links:
         best = views[0][0]
         rtt, up, down = (_first(views, place) for place in range(len(_FIELDS)))
         return LinkFacts(rtt, up, down, best.weight(now))
+
+
+def _insists(value: float, level: Level | None, how: Sensitivity) -> bool:
+    """Whether a report that says the same again is so far from the level that it should be heard."""
+    return level is not None and abs(value - level.mean) > how.alarm
 
 
 def _first(views: Sequence[tuple[_Seen, tuple[str, ...]]], place: int) -> float | None:

@@ -21,6 +21,9 @@ from splitbus_schemas.limits import MAX_PACKET_BYTES
 StreamKey: TypeAlias = tuple[str, str]
 """Device, and the model's key as it stands in topics."""
 
+GAP_S: Final = 3.0
+"""A node that speaks after such a silence is news: statistics come every second."""
+
 MAX_QUEUED: Final = 1_000_000
 """Workers refuse long before."""
 
@@ -110,7 +113,8 @@ class World:
         self.keys = Known()
         """Whose keys count, by our own list."""
         self.load_changes = 0
-        """How often a node's load has stepped."""
+        """How often a node's load has stepped, a worker has spoken after a silence, or a device has begun or ceased
+        to avoid one: what comes every second, but may be worth a plan at once."""
 
     def apply(
         self,
@@ -136,6 +140,7 @@ class World:
         _TAKE[kind.name](self, fields, message, _When(now, retained, session))
         view = self.nodes.get(fields["node"]) if kind.writers == ("node",) else None
         if view is not None and (not retained or view.heard_at == float("-inf")):
+            self.load_changes += now - view.heard_at > GAP_S
             view.heard_at = now
 
     def note_plan(self, key: StreamKey, plan: m.Plan) -> None:
@@ -241,6 +246,7 @@ def _take_stream(world: World, fields: dict[str, str], stats: m.StreamStats, _: 
         raise DecodeError(f"stream of {stats.node} reports a cut of {max(stats.cut_bytes)} bytes, no packet holds that")
     view = _stream(world, fields)
     _note_offer(view, stats)
+    world.load_changes += set(stats.avoided) != set(view.stats.avoided if view.stats else ())
     view.stats = stats
     if view.plan is None or (view.plan.plan, view.plan.epoch) != (stats.plan, stats.epoch) or not stats.frames:
         return

@@ -28,7 +28,10 @@ from splitbus_schemas.errors import ModelError, UnsatisfiableError
 
 _MAX_TURNS = 6
 _STAND_IN_S = 10.0
-"""A plan that only gains an alternate is not published more often."""
+"""A plan that only gains one more alternate is not published more often."""
+
+_ALONE_S = 2.5
+"""One that has none gains its first one sooner; somewhat later than a change for the better would come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +162,16 @@ class Stream:
         turn.alerts.append(("plans_failed", f"{self.device} could not follow plan {state.plan}: {state.reason}"))
 
     def _facts(self, world: World, stream: StreamView, now: float, at: str) -> _Facts:
-        out = self._barred.reasons(now)
+        out, stats = self._barred.reasons(now), stream.stats
+        avoided = dict.fromkeys(stats.avoided if stats else (), f"does not answer {self.device}")
 
         def problem(barred: Mapping[str, str]) -> Problem:
             limits, objective = self._settings.limits, self._settings.objective
             doubts = self._doubts.agreements(now)
             return build_problem(world, self.model, self.device, now, limits, barred, objective, doubts)
 
-        narrowed = problem(out)
-        everything = problem({}) if out else narrowed
+        narrowed = problem(out | avoided)
+        everything = problem(avoided) if out else narrowed
         return _Facts(now, at, world, narrowed, everything, stream, self._current(everything))
 
     def _current(self, problem: Problem) -> Priced | None:
@@ -207,11 +211,20 @@ class Stream:
         breach, objective, hysteresis = self._breach(facts, choice), facts.problem.objective, self._settings.hysteresis
         if facts.current is not None:
             self._history = lean(self._history, facts.current, best, facts.now, hysteresis, objective)
-        verdict = should_switch(facts.current, best, facts.now, self._history, hysteresis, objective, breach=breach)
+        history = self._history_for(best)
+        verdict = should_switch(facts.current, best, facts.now, history, hysteresis, objective, breach=breach)
         if not verdict.switch:
             return self._stand_in(facts), verdict.why
         why = reasons.changed(running.problem, facts.everything, running.split, best, breach)
         return _Goal(best, why, firm=bool(breach)), verdict.why
+
+    def _history_for(self, best: Priced) -> History:
+        """What a change to this way is held against; a worker that was not there at the last one need not wait."""
+        running = self._rollout.running
+        there = {facts.node for facts in running.problem.workers} if running and running.problem else None
+        if there is None or there.issuperset(best.split.nodes[1:]):
+            return self._history
+        return replace(self._history, switched_at=float("-inf"))
 
     @staticmethod
     def _breach(facts: _Facts, choice: Choice) -> str:
@@ -222,7 +235,9 @@ class Stream:
     def _stand_in(self, facts: _Facts) -> _Goal | None:
         """The running plan once more when a worker that it does not know could stand in."""
         running = self._rollout.running
-        if running is None or facts.current is None or facts.now - running.since < _STAND_IN_S:
+        if running is None or facts.current is None:
+            return None
+        if facts.now - running.since < (_STAND_IN_S if len(running.plan.routes) > 1 else _ALONE_S):
             return None
         known = {stage.node for route in running.plan.routes for stage in route}
         ways = alternates(facts.problem, running.split)
@@ -282,11 +297,13 @@ class Stream:
             turn.alerts.append(("workers_failed", f"{progress.node} {progress.reason}: {self.device} does without it"))
             self._barred.add([progress.node], progress.reason, facts.now)
             self._rollout.pending = pending = None
+        broke = self._rollout.running is not None and facts.current is None
         if isinstance(progress, Ready) and pending:
             turn.plan = self._publish(pending.draft, facts, pending.cause)
-        elif self._rollout.running and facts.current is None:
+        elif broke:
             turn.plan = self._makeshift(facts)
-            self._history = replace(self._history, switched_at=float("-inf"))
+        if broke and turn.plan:  # the way back from a change that nobody chose is no change of mind
+            self._history, self._previous = replace(self._history, switched_at=float("-inf"), turns=0), None
 
     def _keep_ahead(self, facts: _Facts, turn: Turn) -> None:
         """A device ignores plans that are older than its own: ours is, when the epochs' file was lost."""

@@ -32,6 +32,26 @@ PROBE_LOST_SECONDS: Final = 4.0
 PROBE_BYTES: Final = 4 * TRAIN_MIN_BYTES
 """A train of 16 kB each way: 3 ms at 50 Mbit/s, 130 ms at 1 Mbit/s. A shorter one may pass in a shaper's burst."""
 
+AILING: Final = 2.0
+"""A round trip of so many times the best one known, or such a part of the best rate, is a disorder that may pass: it is
+looked at more often."""
+
+AILING_SECONDS: Final = 0.5
+"""How often; a round trip with probes of a few bytes, a rate with whole ones, where they take no more than a twentieth
+of the link."""
+
+AILING_MIN_MBIT: Final = 5.0
+MAX_BEST_MBIT: Final = 100.0
+"""A train of 16 kB takes 1 ms there: what seems faster still may be the receiver's haste."""
+
+PING_BYTES: Final = 16
+
+MIN_RTT_S: Final = 2e-3
+"""Below that everything is one."""
+
+AILING_MEMORY_S: Final = 120.0
+"""After so long what is so is taken for granted."""
+
 MAX_LINKS: Final = 256
 """Peers with an estimate: a packet may name any node as the one it came from."""
 
@@ -58,6 +78,15 @@ class _Sent:
     crowded: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """What a link was at its best since then."""
+
+    rtt_s: float
+    mbit: float
+    since: float
+
+
 class LinkBook:
     """The links of one node. Thread-safe; `tick` is called a few times a second."""
 
@@ -79,6 +108,7 @@ class LinkBook:
         self.crowded: Callable[[], bool] = lambda: False
         """Whether traffic of ours is under way: a round trip beside it would be a queue's, not the link's."""
         self._told: dict[str, _Told] = {}
+        self._best: dict[str, _Best] = {}
 
     def set_peers(self, peers: frozenset[str]) -> None:
         """Whom to keep measured."""
@@ -132,6 +162,8 @@ class LinkBook:
         for peer, since in self._quiet(now):
             if since >= IDLE_SECONDS and self.link(peer).oldest_age(now) > IDLE_SECONDS:
                 self._probe(peer, now)
+            elif since >= AILING_SECONDS and (size := self._ailing(peer, now)):
+                self._probe(peer, now, size)
         for peer in list(self._links):
             self._tell(peer, now, _due)
 
@@ -152,9 +184,26 @@ class LinkBook:
         self.note_outcome(sent.peer, lost=False)
         self.note_up(sent.peer, echo.train_bytes, up_s, parcel.at, "probe", None if sent.crowded else whole_s)
         self.note_down(sent.peer, parcel.train_bytes, down_s, parcel.at, "probe")
-        rtt = whole_s - up_s
-        if not sent.crowded or parcel.at - self.link(sent.peer).rtt_s.newest > CROWDED_SECONDS:
-            self.note_rtt(sent.peer, max(rtt, 0.0), parcel.at, "probe")
+        rtt, known = max(whole_s - up_s, 0.0), self.link(sent.peer).rtt_s
+        falls = known.estimate is not None and rtt * AILING < known.estimate  # the crowd can only have made it longer
+        if falls:
+            self.suspect(sent.peer)
+        if falls or not sent.crowded or parcel.at - known.newest > CROWDED_SECONDS:
+            self.note_rtt(sent.peer, rtt, parcel.at, "probe")
+
+    def _ailing(self, peer: str, now: float) -> int:
+        """With how many bytes to look whether the link is well again; 0 when it is what it has been of late."""
+        link = self.link(peer)
+        rtt, rate = link.rtt_s.estimate, link.up_mbit.estimate
+        if rtt is None or rate is None:
+            return 0
+        best = self._best.get(peer)
+        if best is None or now - best.since > AILING_MEMORY_S:
+            best = _Best(rtt, rate, now)
+        self._best[peer] = best = _Best(min(rtt, best.rtt_s), max(min(rate, MAX_BEST_MBIT), best.mbit), best.since)
+        if AILING_MIN_MBIT < rate < best.mbit / AILING:
+            return PROBE_BYTES
+        return PING_BYTES if rtt > AILING * max(best.rtt_s, MIN_RTT_S) else 0
 
     def _quiet(self, now: float) -> list[tuple[str, float]]:
         """Peers without a probe under way, and how long ago the last one was."""
@@ -170,9 +219,9 @@ class LinkBook:
                 self._doubted[peer] = now, min(1.5 * patience, IDLE_SECONDS)
                 self._probe(peer, now)
 
-    def _probe(self, peer: str, now: float) -> None:
+    def _probe(self, peer: str, now: float, size: int = PROBE_BYTES) -> None:
         probe_id = next(self._ids)
-        probe = Probe(probe_id, self._node, self._reply_topic, PROBE_BYTES, bytes(PROBE_BYTES))
+        probe = Probe(probe_id, self._node, self._reply_topic, size, bytes(size))
         self._probed[peer] = now
         self._probes[probe_id] = _Sent(peer, now, self.crowded())
         if not self._port.send(JOB.at(self._site, node=peer, device=self._node), probe, train=True, expiry_s=5):

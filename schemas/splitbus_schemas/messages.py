@@ -553,6 +553,7 @@ class StreamStats(Message):
     in_flight: Count = 0
     guarded: Count = Field(default=0, description="Frames under this plan that the un-split model was asked as well.")
     agreed: Count = Field(default=0, description="Those of them whose answers said the same.")
+    avoided: list[Id] = Field(default_factory=list, description="Workers left alone because frames waited in vain.")
     counters: dict[str, Count] = Field(
         default_factory=dict, description="Since the start: answered, dropped, late, ..."
     )

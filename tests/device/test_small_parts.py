@@ -35,20 +35,20 @@ def route(*nodes: str) -> tuple[Hop, ...]:
 def test_a_node_is_there_until_it_says_otherwise() -> None:
     watch = NodeWatch()
     routes = (route("edge1", "cloud1"), route("edge2"))
-    assert watch.usable(routes) == routes
+    assert watch.usable(routes, 0.0) == routes
     assert watch.note(status("cloud1", "lost"))
-    assert list(watch.usable(routes)) == [route("edge2")]
+    assert list(watch.usable(routes, 0.0)) == [route("edge2")]
     assert watch.note(status("edge2", "stopping"))
-    assert not watch.usable(routes)
+    assert not watch.usable(routes, 0.0)
     assert not watch.note(status("cloud1", "ready", "b2"))
-    assert list(watch.usable(routes)) == [routes[0]]
+    assert list(watch.usable(routes, 0.0)) == [routes[0]]
 
 
 def test_the_will_of_an_earlier_session_says_nothing() -> None:
     watch = NodeWatch()
     watch.note(status("edge1", "ready", "new"))
     assert not watch.note(status("edge1", "lost", "old"))
-    assert watch.usable([route("edge1")])
+    assert watch.usable([route("edge1")], 0.0)
     assert watch.note(status("edge1", "lost", "new"))
 
 
@@ -62,7 +62,7 @@ def test_the_last_word_of_a_node_counts(story: list[tuple[str, str]]) -> None:
         watch.note(status(node, state))
     for node in ("a", "b"):
         last = next((state for who, state in reversed(story) if who == node), "ready")
-        assert bool(watch.usable([route(node)])) == (last in ("ready", "starting"))
+        assert bool(watch.usable([route(node)], 0.0)) == (last in ("ready", "starting"))
 
 
 def runner(model: onnx.ModelProto, slowdown: float = 1.0) -> LocalRunner:
@@ -125,6 +125,7 @@ def test_a_second_of_frames_summed_up() -> None:
     tally.add(answer((), outcome="failed"))
     counters = {"answered": 21, "remote": 20, "local": 1, "dropped": 1, "failed": 1, "late": 1, "resent": 1}
     assert report(tally) == {
+        "avoided": [],
         "frames": 21,
         "routes": {"cam>edge1": 20, "cam": 1},
         "p50_ms": 11.0,

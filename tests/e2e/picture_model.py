@@ -19,17 +19,21 @@ CLASSES = 10
 LAYERS = ((3, 8, 2), (8, 96, 1), (96, 16, 2), (16, 96, 1), (96, 8, 2))
 """Channels in, channels out, stride: 150 kB go in, 100, 50 and 6 kB cross the useful cuts; it runs for 1 ms."""
 
+WIDE = 96
+"""Channels of the wide layers."""
+
 TOLERANCES = {"raw": 1e-4, "zstd": 1e-4, "f16": 1e-2, "q8": 5e-2, "q4": 0.5}
 """Largest difference that a codec may make, as a share of the largest output."""
 
 
-def classifier(layers: Sequence[tuple[int, int, int]] = LAYERS) -> Any:
-    """Convolutions, each with its activation, and a linear classifier."""
+def classifier(layers: Sequence[tuple[int, int, int]] = LAYERS, width: int = 1) -> Any:
+    """Convolutions, each with its activation, and a linear classifier; the wide ones `width` times as wide."""
     nodes, weights, x = [], [], "x"
     for number, (inn, out, stride) in enumerate(layers):
         y = f"c{number}"
         nodes += [conv(x, y, strides=[stride, stride]), node("Relu", [y], [f"{y}r"])]
-        weights += conv_weights(y, out, inn)
+        wide_out, wide_in = (width * count if count == WIDE else count for count in (out, inn))
+        weights += conv_weights(y, wide_out, wide_in)
         x = f"{y}r"
     nodes += [
         node("Flatten", [x], ["flat"]),
@@ -40,9 +44,9 @@ def classifier(layers: Sequence[tuple[int, int, int]] = LAYERS) -> Any:
     return model(nodes, [value("x", [1, 3, SIDE, SIDE])], [value("y", [1, CLASSES])], weights)
 
 
-def save_classifier(folder: Path, name: str = "person.onnx") -> Path:
+def save_classifier(folder: Path, name: str = "person.onnx", width: int = 1) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    return save(classifier(), folder, name)
+    return save(classifier(width=width), folder, name)
 
 
 def picture(index: int) -> Array:

@@ -114,9 +114,11 @@ class Site:
     folder: Path
     name: str
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    width: int = 1
+    """Of the model: what it takes to run goes with it."""
 
     def __post_init__(self) -> None:
-        self.model = save_classifier(self.folder)
+        self.model = save_classifier(self.folder, width=self.width)
         self.state_dir = self.folder / "gateway"
         self.config = self.folder / "gateway.toml"
         self.config.write_text(f'site = "{self.name}"\nstate_dir = "gateway"\n{PLANNER}')

@@ -48,11 +48,19 @@ def test_a_step_is_seen_after_so_many_samples(how: Sensitivity, shift: float, sa
     assert found[-1].mean == pytest.approx(sign * shift)
 
 
+def test_a_round_trip_that_fell_to_half_is_believed_at_once() -> None:
+    """A queue makes it longer, nothing makes it shorter."""
+    fell = levels([math.log(0.5)], ROUND_TRIP, settled(0.0, ROUND_TRIP))
+    rose = levels([math.log(2)], ROUND_TRIP, settled(0.0, ROUND_TRIP))
+    assert (fell[-1].changes, rose[-1].changes) == (1, 0)
+
+
 @given(st.floats(-20, 20), st.sampled_from([RATE, ROUND_TRIP, BUSY, QUEUE]), st.integers(0, 30))
 def test_one_outlier_that_is_bounded_below_the_alarm_is_no_change(at: float, how: Sensitivity, more: int) -> None:
     found = levels([at, *[0.0] * more], how, settled(0.0, how))
-    assert (found[-1].changes == 0) or how.bound - how.slack > how.alarm
-    assert all(abs(level.mean) <= how.bound / how.memory * 1.5 for level in found if not level.changes)
+    most = how.fall if at < 0 and how.fall else how.bound
+    assert (found[-1].changes == 0) or most - how.slack > how.alarm
+    assert all(abs(level.mean) <= most / how.memory * 1.5 for level in found if not level.changes)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -188,3 +188,60 @@ def test_a_worker_without_profile_and_a_link_never_measured_are_named(cast: Cast
     assert cast.nodes == ["cam1", "edge1"]
     assert "cloud1 has no profile yet" in cast.decision.blocked
     assert [node.whole_ms is None for node in cast.decision.nodes] == [False, True, False]
+
+
+# --- workers that are lost and come back
+
+
+def test_a_worker_that_is_lost_again_and_again_is_used_at_each_return(cast: Cast) -> None:
+    """The way back is no change of mind: it waits for no dwell, which would be a minute by the sixth time."""
+    cast.cloud.status("stopping")
+    for _ in range(6):
+        cast.edge.status("lost")
+        cast.site.run(0.5)
+        assert cast.nodes == ["cam1"]
+        cast.edge.status("ready")
+        cast.site.run(0.5)
+        assert cast.nodes == ["cam1", "edge1"]
+
+
+def stream_stats(cast: Cast, *avoided: str) -> None:
+    stats = m.StreamStats(
+        node="cam1", boot="b1", model=cast.model, plan=cast.plan.plan, epoch=cast.plan.epoch, period_s=1.0, frames=10,
+        avoided=list(avoided),
+    )  # fmt: skip
+    cast.cam.send(topics.STREAM, stats, node="cam1", model=model_key(cast.model))
+
+
+def test_a_worker_that_a_camera_avoids_is_left_at_once_and_used_again_at_once(cast: Cast) -> None:
+    stream_stats(cast, "edge1")
+    cast.site.run(0.3)
+    assert "edge1" not in cast.nodes
+    assert "edge1 does not answer cam1" in cast.plan.reason
+    assert "edge1 does not answer cam1" in cast.decision.blocked
+    cast.site.run(1)
+    stream_stats(cast)
+    cast.site.run(0.5)
+    assert cast.nodes == ["cam1", "edge1"]
+
+
+def test_a_worker_that_speaks_after_a_silence_is_planned_with_at_once(cast: Cast) -> None:
+    cast.site.silent.add("edge1")
+    cast.site.run(8)
+    assert "edge1" not in cast.nodes
+    cast.edge.stats(0.0)
+    cast.site.silent.discard("edge1")
+    cast.site.run(0.3)
+    assert cast.nodes == ["cam1", "edge1"]
+
+
+def test_a_link_that_says_the_same_again_is_heard_when_nobody_believed_it(cast: Cast) -> None:
+    """A round trip back to what it was: the second report of the very same figure confirms the first."""
+    cast.cam.link("edge1", cast.mbit(0.02), rtt_ms=900.0)
+    cast.cam.link("edge1", cast.mbit(0.02), rtt_ms=901.0)
+    cast.site.run(5)
+    assert "edge1" not in cast.nodes
+    for _ in range(2):
+        cast.cam.link("edge1", cast.mbit(0.02), rtt_ms=0.1)
+        cast.site.run(3)
+    assert cast.nodes == ["cam1", "edge1"]

@@ -176,3 +176,66 @@ def test_the_number_of_links_is_bounded(pair: Pair) -> None:
     for number in range(2 * MAX_LINKS):
         pair.book.note_down(f"n{number}", 10_000, 0.01, START)
     assert len(pair.book._links) == MAX_LINKS
+
+
+def settle(pair: Pair, rtt_s: float, mbit: float, since: float, samples: int = 8) -> float:
+    """A link that shows these figures for a while; the time afterwards."""
+    for number in range(samples):
+        at = since + number
+        pair.book.note_rtt("b", rtt_s, at)
+        pair.book.note_up("b", int(mbit * 1e6 / 8), 1.0, at)
+        pair.book.note_down("b", 1_000_000, 0.1, at)
+        pair.book.tick(at)
+        pair.book._probes.clear()
+    return since + samples
+
+
+def probes_in(pair: Pair, begin: float, seconds: float) -> list[Probe]:
+    """Probes of a quiet time, each echoed at once without news: the link stays as it is."""
+    before = len(pair.probes)
+    for tick in range(int(seconds / 0.25)):
+        at = begin + 0.25 * tick
+        seen = len(pair.probes)
+        pair.book.tick(at)
+        if len(pair.probes) > seen:
+            pair.book._probes.clear()
+    return pair.probes[before:]
+
+
+def test_a_link_whose_round_trip_got_long_is_looked_at_often_with_few_bytes(pair: Pair) -> None:
+    now = settle(pair, 0.005, 50, START)
+    assert len(probes_in(pair, now, 1.9)) <= 1, "one for an idle link"
+    now = settle(pair, 0.1, 50, now + 2)
+    found = probes_in(pair, now, 1.9)
+    assert len(found) >= 3
+    assert sum(len(probe.pad) < 100 for probe in found) >= len(found) - 1
+
+
+@pytest.mark.parametrize(("mbit", "often"), [(20, True), (2, False)])
+def test_a_rate_that_fell_is_looked_at_often_where_a_probe_is_cheap(pair: Pair, mbit: float, often: bool) -> None:
+    now = settle(pair, 0.005, 100, START)
+    now = settle(pair, 0.005, mbit, now)
+    pair.book._suspects.clear()
+    found = probes_in(pair, now, 1.9)
+    assert (len(found) >= 3) == often
+
+
+def test_what_is_so_for_two_minutes_is_taken_for_granted(pair: Pair) -> None:
+    now = settle(pair, 0.005, 50, START)
+    now = settle(pair, 0.1, 50, now, samples=130)
+    assert len(probes_in(pair, now, 1.9)) <= 1
+
+
+def test_a_short_round_trip_is_believed_beside_traffic_and_confirmed_at_once(pair: Pair) -> None:
+    """A crowd can only make it longer."""
+    now = settle(pair, 0.1, 50, START)
+    pair.book.crowded = lambda: True
+    pair.book.tick(now + 3)
+    pair.book.take_echo(Echo(pair.probes[-1].id, "b", 0, 0, 0), Parcel("t", pair.echoes, now + 3.004, 900, 0, 0.0))  # type: ignore[arg-type]
+    before = len(pair.probes)
+    pair.book.tick(now + 3.25)
+    assert len(pair.probes) > before
+    pair.book.take_echo(Echo(pair.probes[-1].id, "b", 0, 0, 0), Parcel("t", pair.echoes, now + 3.254, 900, 0, 0.0))  # type: ignore[arg-type]
+    estimate = pair.book.link("b").rtt_s.estimate
+    assert estimate is not None
+    assert estimate < 0.01

@@ -1,0 +1,95 @@
+"""Routes on which frames wait in vain are left alone for a while. Pure but for its lock; the clock is passed in.
+
+A worker that hangs says nothing and leaves no will for many seconds. After a few frames in a row that had to be sent
+again, its route rests: the first sound of a worker that had been silent ends that (a probe's echo does); for one that
+talks, but is too slow, time does, longer at each relapse.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+Nodes: TypeAlias = tuple[str, ...]
+"""The workers of a route, in order."""
+
+LIMIT: Final = 3
+"""So many frames in a row: one may be lost, two may be a pause of the worker."""
+
+REST_S: Final = 2.0
+MAX_REST_S: Final = 60.0
+"""The first rest, and the longest; each is twice the one before."""
+
+SILENT_REST_S: Final = 20.0
+"""A worker that says nothing at all is tried after so long: probes might be what is lost."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """A route that let frames wait."""
+
+    since: float
+    """The first of the strikes in a row."""
+    strikes: int = 0
+    rest_s: float = REST_S
+    rested: float = float("-inf")
+    """When the present rest began."""
+
+
+class Breaker:
+    """Which routes are at rest. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cases: dict[Nodes, _Case] = {}
+        self._heard: dict[str, float] = {}
+
+    def strike(self, nodes: Nodes, now: float) -> bool:
+        """A frame waited in vain there. True when the route is at rest from now on."""
+        with self._lock:
+            case = self._cases.setdefault(nodes, _Case(now))
+            case.strikes += 1
+            if case.strikes < LIMIT or self._is_resting(nodes, case, now):
+                return False
+            again = case.rested > float("-inf")
+            case.rested, case.rest_s = now, min(2 * case.rest_s, MAX_REST_S) if again else REST_S
+            return True
+
+    def fine(self, nodes: Nodes) -> None:
+        """A frame was answered in time there."""
+        if nodes in self._cases:
+            with self._lock:
+                self._cases.pop(nodes, None)
+
+    def sound(self, node: str, now: float) -> bool:
+        """A node said something. True when a rest ends by that: it had been silent all the time."""
+        with self._lock:
+            before, self._heard[node] = self._heard.get(node, float("-inf")), now
+            case = self._cases.get((node,))
+            if case is None or case.rested == float("-inf") or before >= case.since:
+                return False
+            del self._cases[node,]
+            return True
+
+    def forget(self, node: str) -> bool:
+        """The node began anew. True when a rest ends by that."""
+        with self._lock:
+            cases = [nodes for nodes in self._cases if node in nodes]
+            ended = [self._cases.pop(nodes).rested for nodes in cases]
+            return any(rested > float("-inf") for rested in ended)
+
+    def rests(self, nodes: Nodes, now: float) -> bool:
+        """Whether to leave that route alone."""
+        case = self._cases.get(nodes)
+        return case is not None and self._is_resting(nodes, case, now)
+
+    def resting(self, now: float) -> list[str]:
+        """Workers whose own routes are at rest; of a longer route nobody knows whose fault it is."""
+        with self._lock:
+            cases = [(nodes, case) for nodes, case in self._cases.items() if len(nodes) == 1]
+            return sorted(nodes[0] for nodes, case in cases if self._is_resting(nodes, case, now))
+
+    def _is_resting(self, nodes: Nodes, case: _Case, now: float) -> bool:
+        silent = len(nodes) == 1 and self._heard.get(nodes[0], float("-inf")) < case.since
+        return now < case.rested + (SILENT_REST_S if silent else case.rest_s)
