@@ -2,11 +2,11 @@
 
     .venv/bin/python benchmarks/codec.py --models DIR --images DIR [--labels FILE] [--measure M:F] [--model NAME]
 
-Pictures of the folder (or, where an .npz holds x and y of the model's size, those) are put in order of their names:
-each second one calibrates, the others are reported, each in so many views (the middle, mirrored, corners). Agreement is
-the share of views with the un-split model's own best class, or, for outputs that are no scores, of those within 5 %
-relative error. Bytes are payload alone, mean per view; at an agreement between two settings they are interpolated.
-Times are of one thread: the codec's nodes, and its coder.
+Pictures of the folder (or, where an .npz holds x of the model's size, channels first or last, and y, those) are put in
+order of their names: each second one calibrates, the others are reported, each in so many views (the middle, mirrored,
+corners). Agreement is the share of views with the un-split model's own best class, or, for outputs that are no scores,
+of those within 5 % relative error. Bytes are payload alone, mean per view; at an agreement between two settings they
+are interpolated. Times are of one thread: the codec's nodes, and its coder.
 """
 
 from __future__ import annotations
@@ -157,9 +157,11 @@ def read_subject(path: Path, options: Namespace) -> Subject:
 def _arrays(options: Namespace, size: tuple[int, int]) -> tuple[list[Array], list[int]] | None:
     for path in sorted(options.images.rglob("*.npz")):
         with np.load(path, allow_pickle=False) as stored:
-            if "x" in stored and stored["x"].shape[1:] == (*size, 3):
-                chosen = slice(options.limit)
-                return list(stored["x"][chosen].astype(np.uint8)), [int(label) for label in stored["y"][chosen]]
+            pictures = stored["x"][: options.limit] if "x" in stored else np.empty(0)
+            if pictures.shape[1:] == (3, *size):
+                pictures = np.moveaxis(pictures, 1, -1)
+            if pictures.shape[1:] == (*size, 3):
+                return list(pictures.astype(np.uint8)), [int(label) for label in stored["y"][: options.limit]]
     return None
 
 
