@@ -16,6 +16,22 @@ MAX_SAMPLES: Final = 2048
 """Answers of one period that are summed up; of more, the newest."""
 
 
+CAUSES: Final = (
+    ("too many frames are out", "local_window"),
+    ("deadline", "local_deadline"),
+    ("the broker", "local_broker"),
+    ("a worker on every route", "local_gone"),
+    (" is gone", "local_gone"),
+    (" refused it ", "local_refused"),
+)
+"""What a reason contains, and the counter of frames answered locally for it; the first that fits counts."""
+
+
+def cause(reason: str) -> str:
+    """The counter of frames that were to go over the bus, and were answered locally for this reason."""
+    return next((name for words, name in CAUSES if words in reason), "local_failed")
+
+
 @dataclass(frozen=True, slots=True)
 class _Sample:
     """What is kept of an answer: never its tensors."""
@@ -48,6 +64,8 @@ class StreamTally:
                 self._counters["reused"] += 1
             elif answer.outcome == "answered":
                 self._counters["local" if answer.is_local else "remote"] += 1
+                if answer.is_local and answer.reason:
+                    self._counters[cause(answer.reason)] += 1
                 self._samples.append(
                     _Sample(answer.epoch, answer.route, answer.total_ms, answer.steps, answer.cut_bytes)
                 )  # fmt: skip

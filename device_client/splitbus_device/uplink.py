@@ -56,8 +56,8 @@ _TAKES_FRAMES: Final = (
 PLAN_POLL_S: Final = 0.02
 """How often a frame whose head was run before looks for a way."""
 
-WILL_DELAY_S: Final = 2
-"""A short loss of the network is no death."""
+WILL_DELAY_S: Final = 1
+"""A short loss of the network is no death. Brokers count whole seconds: it takes up to one more."""
 
 
 def default_device() -> str:

@@ -286,7 +286,8 @@ class Controller:
         views = [view for _, view in sorted(self.world.nodes.items()) if view.tier not in (None, "gateway")]
         unprofiled = {view.node: models for view in views if (models := self._unprofiled(view))}
         workers_first = sorted(unprofiled, key=lambda name: (self.world.nodes[name].tier == "device", name))
-        admitted = self._turns.admit(workers_first, now)
+        stuck = {name for name in unprofiled if self.world.nodes[name].fails}
+        admitted = self._turns.admit(workers_first, now, stuck)
         for view in views:
             models = unprofiled.get(view.node, []) if view.node in admitted else []
             profiles = self._profile_requests(view.node, models)

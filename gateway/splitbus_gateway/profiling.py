@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 PATIENCE_S: Final = 20.0
@@ -18,11 +18,11 @@ class Turns:
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
 
-    def admit(self, needing: Sequence[str], now: float) -> set[str]:
-        """Those of `needing`, the most important first, that may profile now."""
+    def admit(self, needing: Sequence[str], now: float, stuck: Collection[str] = ()) -> set[str]:
+        """Those of `needing`, the most important first, that may profile now; nobody waits for one that is `stuck`."""
         self._since = {node: since for node, since in self._since.items() if node in needing}
         places = 1 + len(needing) // NODES_A_TURN
-        busy = sum(1 for since in self._since.values() if now - since < PATIENCE_S)
+        busy = sum(1 for node, since in self._since.items() if now - since < PATIENCE_S and node not in stuck)
         for node in needing:
             if busy < places and node not in self._since:
                 self._since[node] = now

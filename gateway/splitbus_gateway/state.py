@@ -73,6 +73,11 @@ class NodeView:
         """Its slices, if this boot reported them."""
         return self.slices if self.slices and self.slices.boot == self.boot else None
 
+    @property
+    def fails(self) -> bool:
+        """Whether something that it was told to load or to time cannot be had there."""
+        return bool(self.current_slices and self.current_slices.failed)
+
     def has_fresh_profile(self, model: str, cuts: tuple[int, ...], turn: int = 0) -> bool:
         """Whether this boot profiled the model in these blocks, in that round of requests or a later one."""
         profile = self.profiles.get(model_key(model))

@@ -54,6 +54,9 @@ TICK_SECONDS: Final = 0.25
 STATS_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 30.0
 """A heartbeat that has not been sent for so long hangs."""
+RETRY_SECONDS: Final = 2.0
+"""A profile that failed is tried again so often: the disk was full, or the gateway was away."""
+
 MAX_ALERTS_PER_SECOND: Final = 5
 """Of a kind: a flood of bad messages makes no flood of alerts, nor hides what else is wrong; the counters count on."""
 
@@ -335,8 +338,12 @@ class Agent:
                 self._follow(work)
 
     def _newest_order(self) -> NodeWork | None:
-        """Wait for an order; only the newest one counts. None when it is time to stop."""
-        work = self._orders.get()
+        """Wait for an order, or to try the last one again; only the newest counts. None when it is time to stop."""
+        due = any(self._is_due(request) for request in self._work.profiles)
+        try:
+            work = self._orders.get(timeout=RETRY_SECONDS if due else None)
+        except queue.Empty:
+            return self._work
         while work is not None and not self._orders.empty():
             work = self._orders.get()
         return work
@@ -368,7 +375,8 @@ class Agent:
         return self.stopping
 
     def _load(self, work: NodeWork) -> None:
-        self._failed = {slice_id: why for slice_id, why in self._failed.items() if slice_id in work.slices}
+        due = {request.whole for request in work.profiles if self._is_due(request)}
+        self._failed = {slice_id: why for slice_id, why in self._failed.items() if slice_id in due.union(work.slices)}
         missing = [slice_id for slice_id in work.slices if self.shelf.get(slice_id) is None]
         if self.tier != "device":
             self.shelf.drop(set(work.slices))
@@ -401,6 +409,8 @@ class Agent:
         except SplitbusError as error:
             if not self.stopping:
                 self.alert("profiles_failed", str(error))
+                self._failed[request.whole] = str(error)
+                self.tell_slices()
             return
         self._profiled[request.whole] = request.round
         topic = PROFILE.at(self.site, node=self.node, model=model_key(request.model))

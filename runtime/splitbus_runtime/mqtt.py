@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import select
 import socket
 import ssl
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from splitbus_runtime.bus import Delivery, Handler, UserProperties, Watcher, Will
+from splitbus_runtime.drain import Drain
 from splitbus_runtime.paho_client import (
     REMEDIES,
     Client,
@@ -31,7 +33,7 @@ from splitbus_runtime.paho_client import (
     will_properties,
 )
 from splitbus_runtime.routes import Routes
-from splitbus_runtime.sockets import TlsSocket, acknowledge_at_once, say_goodbye, tune
+from splitbus_runtime.sockets import TlsSocket, acknowledge_at_once, say_goodbye, tune, unacknowledged
 from splitbus_schemas.errors import BusError, PayloadTooLargeError
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,13 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS: Final = 5.0
 """A broker that does not answer CONNECT in this time is not there."""
 
-BACKOFF_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Waits between attempts: a broker that restarts is found at once, one that is gone is not hammered."""
+DIAL_SECONDS: Final = (2.0, 2.0, CONNECT_SECONDS)
+"""Attempts take turns: old kernels ask again after 1, 3 and 7 s, so that a short attempt finds a link that is back
+sooner; where a round trip takes longer than two seconds, only a long one succeeds."""
+
+BACKOFF_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Waits between attempts: a broker or link that comes back is found within a second, one that is gone is not hammered.
+Each is cut by up to a half at random: a broker's clients must not all come at once."""
 
 STABLE_SECONDS: Final = 5.0
 """A connection that ended sooner is no reason to come back without a wait."""
@@ -54,8 +61,8 @@ GOODBYE_SECONDS: Final = 0.5
 DISCONNECT: Final = b"\xe0\x00"
 """The whole packet. paho closes its socket behind it; see `say_goodbye`."""
 
-KEEPALIVE_SECONDS: Final = 10
-"""A half-open connection is noticed within 15 s by the broker, which then publishes our will."""
+KEEPALIVE_SECONDS: Final = 2
+"""A half-open connection is noticed within 4 s at either end, and the broker then publishes our will."""
 
 MAX_QUEUED_BYTES: Final = 32 * 2**20
 """What paho may hold of ours behind a socket that takes no more; further messages are dropped and counted."""
@@ -195,7 +202,7 @@ class MqttBus:
     def _run(self) -> None:
         attempt = 0
         while not self._closing.is_set():
-            client = self._open()
+            client = self._open(DIAL_SECONDS[attempt % len(DIAL_SECONDS)])
             if client is not None:
                 opened = time.monotonic()
                 try:
@@ -210,13 +217,14 @@ class MqttBus:
                     self._fail(f"connections end at once: does another program use the id {self._id}?")
             else:
                 attempt += 1
-            self._closing.wait(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
+            backoff = BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]
+            self._closing.wait(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
         self._wake_r.close()
         self._wake_w.close()
 
-    def _open(self) -> Client | None:
+    def _open(self, patience_s: float) -> Client | None:
         client = Client(self._id, self._inbox.append)
-        client.connect_timeout = CONNECT_SECONDS
+        client.connect_timeout = patience_s
         client.max_inflight_messages_set(self._max_inflight)
         username, password = self._credentials
         if username is not None:
@@ -254,7 +262,7 @@ class MqttBus:
         return client
 
     def _pump(self, client: Client) -> None:
-        opened, leaving = time.monotonic(), 0.0
+        opened, leaving, drain = time.monotonic(), 0.0, Drain()
         while (sock := client.socket()) is not None:
             now = time.monotonic()
             leaving = leaving or (now if self._closing.is_set() else 0.0)
@@ -262,6 +270,8 @@ class MqttBus:
                 with self._lock:
                     say_goodbye(sock, DISCONNECT, GOODBYE_SECONDS)
                 break
+            if drain.moves(unacknowledged(sock), now):
+                client.forgive()
             self._step(client, sock)
             if not self.connected and now - opened > CONNECT_SECONDS and not leaving:
                 self._fail("connected, but no CONNACK or SUBACK: is this an MQTT 5 broker?")

@@ -6,7 +6,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -21,6 +21,12 @@ from splitbus_schemas.errors import DecodeError
 log = logging.getLogger(__name__)
 
 Message: TypeAlias = paho.MQTTMessage
+
+REASON_AT: Final = 2
+"""In a PUBACK, behind the packet's number."""
+PACKET_TOO_LARGE: Final = 0x95
+"""What Mosquitto says above its `message_size_limit`; MQTT 5 does not foresee it there (M6 in docs/pitfalls.md)."""
+IMPLEMENTATION_SPECIFIC: Final = 0x83
 
 QOS_BITS: Final = 0x06
 RETAIN_BIT: Final = 0x01
@@ -45,6 +51,17 @@ class Client(paho.Client):
             log.warning("the broker sent a message that cannot be read: %s", error)
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        """Overrides paho's own, which takes a reason that it does not know for a broken connection, and comes again."""
+        packet = self._in_packet["packet"]
+        if len(packet) > REASON_AT and packet[REASON_AT] == PACKET_TOO_LARGE:
+            packet[REASON_AT] = IMPLEMENTATION_SPECIFIC
+        return super()._handle_pubackcomp(cmd)
+
+    def forgive(self) -> None:
+        """Do not hold it against the broker that our last ping is unanswered: it waits behind what we sent before."""
+        self._ping_t = 0.0
 
 
 REMEDIES: Final = {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import ssl
+import struct
+import termios
 from typing import Any, Final
 
 USER_TIMEOUT_MS: Final = 6000
@@ -27,6 +30,14 @@ def acknowledge_at_once(sock: Any) -> None:
     if hasattr(socket, "TCP_QUICKACK"):
         with contextlib.suppress(OSError, AttributeError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def unacknowledged(sock: Any) -> int:
+    """Bytes of ours that the peer's kernel has not acknowledged; 0 where nobody can tell."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+    except (OSError, ValueError):
+        return 0
 
 
 def say_goodbye(sock: Any, words: bytes, seconds: float) -> None:

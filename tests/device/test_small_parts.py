@@ -18,7 +18,7 @@ from tests import models
 from splitbus_device import Answer, InferenceSession
 from splitbus_device.local import LocalRunner
 from splitbus_device.nodes import NodeWatch
-from splitbus_device.streamstats import MAX_SAMPLES, StreamTally
+from splitbus_device.streamstats import MAX_SAMPLES, StreamTally, cause
 from splitbus_runtime.engine import open_session
 from splitbus_schemas.messages import NodeStatus, Step
 from splitbus_schemas.packet_types import Hop
@@ -178,3 +178,19 @@ def test_a_session_without_a_plan_does_not_grow(tmp_path: Path) -> None:
         while sum(ref() is not None for ref in outputs) > 1 and time.monotonic() < until:
             time.sleep(0.01)
         assert sum(ref() is not None for ref in outputs) == 1, "the last answer alone is kept"
+
+
+@pytest.mark.parametrize(
+    ("reason", "counter"),
+    [
+        ("too many frames are out", "local_window"),
+        ("deadline: the head took too long", "local_deadline"),
+        ("the broker is gone", "local_broker"),
+        ("a worker on every route is gone", "local_gone"),
+        ("edge1 is gone", "local_gone"),
+        ("edge1 refused it (busy): edge1 would need 40 ms, 20 ms are left", "local_refused"),
+        ("ModelError: something else", "local_failed"),
+    ],
+)
+def test_frames_that_stay_are_counted_by_their_cause(reason: str, counter: str) -> None:
+    assert cause(reason) == counter

@@ -435,3 +435,11 @@ def test_patience_ends_even_for_a_worker_that_loads_for_ever(
     assert cast.plan.is_local
     site.run(4)
     assert cast.nodes == ["cam1", "cloud1"]
+
+
+def test_nobody_waits_for_a_node_that_cannot_profile() -> None:
+    """Its disk is full, say: it keeps its turn and tries on, and the next one gets one too."""
+    turns = Turns()
+    assert turns.admit(["edge1", "cam"], 0.0) == {"edge1"}
+    assert turns.admit(["edge1", "cam"], 1.0) == {"edge1"}
+    assert turns.admit(["edge1", "cam"], 1.5, stuck={"edge1"}) == {"edge1", "cam"}

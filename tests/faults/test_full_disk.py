@@ -1,0 +1,151 @@
+"""A disk that is full, at each node: frames are answered all the same, and all is well again when there is room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.brokers import BrokerFactory
+from tests.e2e.site import CAMERA, EDGE, wait_for
+from tests.faults.disks import Disk, disk
+from tests.faults.record import Record, runs
+from tests.faults.scene import Scene, staged
+from tests.faults.scene_frames import Log, judge
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+RESTORED_SECONDS = 2.0
+FULL_SECONDS = 4.0
+STATS_SECONDS = 2.5
+"""Counters are published every second."""
+
+
+@pytest.fixture
+def scene(broker_factory: BrokerFactory, tmp_path: Path) -> Iterator[Scene]:
+    with broker_factory() as broker, staged(broker, tmp_path) as scene:
+        yield scene
+
+
+@pytest.fixture
+def cramped(
+    broker_factory: BrokerFactory, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[Scene, Disk]]:
+    """A site of which one node's folder, named by the test's parameter, is a disk of its own."""
+    node, size = request.param
+    with disk(tmp_path / node, size) as small, broker_factory() as broker, staged(broker, tmp_path) as scene:
+        yield scene, small
+
+
+def told(scene: Scene, node: str, *words: str) -> bool:
+    """Whether an alert of the node speaks of all these."""
+    alerts = [alert.reason for what in ALERTS for alert in scene.watch.alerts(node, what)]
+    return any(all(word in reason for word in words) for reason in alerts)
+
+
+ALERTS = ("durable_unkept", "durable_unsynced", "durable_unmarked", "slices_failed", "plans_failed", "planning_failed",
+          "models_failed", "epochs_failed", "errors", "profiles_failed")  # fmt: skip
+
+
+@pytest.mark.parametrize("cramped", [(CAMERA, 24)], indirect=True)
+def test_the_cameras_disk_is_full(cramped: tuple[Scene, Disk], record: Record) -> None:
+    """Its journal takes no frame and its store no slice; every frame is answered, and kept again when there is room."""
+    scene, small = cramped
+    journal = {"folder": str(small.folder / "journal"), "limit_mb": 16}
+    scene.play(durable=journal)
+    scene.settle_in()
+    first, took = time.monotonic(), list[float]()
+    for _ in range(runs(2, 20)):
+        small.fill()
+        full = time.monotonic()
+        time.sleep(FULL_SECONDS)
+        wait_for("it tells", lambda: told(scene, CAMERA, "free some space"), 10)
+        assert {answer.outcome for answer in scene.seen(since=full).answers} == {"answered"}
+        small.free()
+        took.append(scene.restored(after=time.monotonic(), route=(EDGE,)))
+    time.sleep(STATS_SECONDS)
+    kept = scene.watch.counter(CAMERA, "durable_unkept")
+    time.sleep(STATS_SECONDS)
+    verdict = scene.verdict(since=first)
+    record("the camera's disk is full", len(took), [1e3 * s for s in took], verdict.frames, len(verdict.lost),
+           len(verdict.doubled), len(verdict.late), "from the room to the best plan; durable frames")  # fmt: skip
+    assert verdict.is_clean, f"{verdict}\n{scene.report()}"
+    assert kept > 0
+    assert scene.watch.counter(CAMERA, "durable_unkept") == kept, "with room, frames are kept again"
+    assert max(took) <= RESTORED_SECONDS
+    assert scene.crashed() == []
+
+
+@pytest.mark.parametrize("cramped", [(EDGE, 24)], indirect=True)
+def test_a_workers_disk_is_full(cramped: tuple[Scene, Disk], record: Record) -> None:
+    """It cannot have its slices: the site does without it, it says why, and it serves when there is room."""
+    scene, small = cramped
+    small.fill()
+    scene.play()
+    scene.settle_in(route=())
+    wait_for("the worker tells", lambda: told(scene, EDGE, "free some space"), 20)
+    served = {answer.route for answer in scene.seen().answers}
+    assert (CAMERA, EDGE) not in served
+    small.free()
+    begun = time.monotonic()
+    took = scene.restored(after=begun, route=(EDGE,), seconds=60)
+    verdict = scene.verdict()
+    record("a worker's disk is full from the start", 1, [took * 1e3], verdict.frames, len(verdict.lost),
+           len(verdict.doubled), len(verdict.late), "from the room until the worker serves")  # fmt: skip
+    assert verdict.is_clean, f"{verdict}\n{scene.report()}"
+    assert scene.crashed() == []
+
+
+@pytest.mark.parametrize("cramped", [("gateway", 24)], indirect=True)
+def test_the_gateways_disk_is_full(cramped: tuple[Scene, Disk], record: Record) -> None:
+    """It can make no slice and note no epoch: the running plan stays, and a better one comes when there is room."""
+    scene, small = cramped
+    scene.play()
+    scene.settle_in()
+    first, took = time.monotonic(), list[float]()
+    for _ in range(runs(1, 10)):
+        small.fill()
+        scene.kill(EDGE)
+        time.sleep(FULL_SECONDS)
+        small.free()
+        mark = scene.watch.mark
+        begun = time.monotonic()
+        scene.start_worker(EDGE, "edge")
+        scene.wait_ready(EDGE, since=mark)
+        took.append(scene.restored(after=begun, route=(EDGE,)))
+    verdict = scene.verdict(since=first)
+    record(
+        "the gateway's disk is full while a worker dies",
+        len(took),
+        [1e3 * s for s in took],
+        verdict.frames,
+        len(verdict.lost),
+        len(verdict.doubled),
+        len(verdict.late),
+        "from the worker's start to the best plan",
+    )
+    assert verdict.is_clean, f"{verdict}\n{scene.report()}"
+    assert scene.crashed() == []
+
+
+def test_a_model_does_not_fit_into_the_registry(scene: Scene, tmp_path: Path) -> None:
+    """`model add` says so, leaves nothing half written, and works when there is room."""
+    scene.play()
+    scene.settle_in()
+    with disk(tmp_path / "registry", 1) as small:
+        config = tmp_path / "small.toml"
+        config.write_text(scene.config.read_text().replace('"gateway"', '"registry"', 1))
+        small.fill(leave=8192)
+        done = scene.splitbus("model", "add", "second", scene.model, "--config", config)
+        assert done.returncode == 1, done.stdout
+        assert "No space left" in done.stderr
+        assert "Traceback" not in done.stderr
+        listed = scene.splitbus("model", "list", "--config", config, "--json")
+        assert (listed.returncode, listed.stdout.strip()) == (0, "[]"), listed.stderr
+        small.free()
+        done = scene.splitbus("model", "add", "second", scene.model, "--config", config)
+        assert done.returncode == 0, done.stderr
+    log = scene.end()
+    verdict = judge(Log(log.asked, log.answers), 0.5)
+    assert verdict.is_clean, str(verdict)

@@ -1,0 +1,82 @@
+"""Brokers that take little: larger payloads go in parts, and no more is in flight than they allow."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from tests.brokers import BrokerFactory
+from tests.e2e.site import CAMERA, EDGE, wait_for
+from tests.faults.record import Record, is_soak
+from tests.faults.scene import Scene, staged
+
+from splitbus_schemas import messages as m
+from splitbus_schemas import topics
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(600)]
+
+RAW_BYTES = 150_528
+"""A frame as it is: more than a broker of 128 kB takes at once, and ten times what one of 16 kB does."""
+
+
+def pin_raw_frames(scene: Scene) -> None:
+    """The whole frame goes out, uncompressed."""
+    pin = m.Pin(cuts=[m.PlanCut(index=0, codec="raw")], nodes=[EDGE])
+    topic = topics.PIN.at(scene.name, node=CAMERA, model=scene.key)
+    scene.watch.bus.publish(topic, pin.to_json(), qos=1, retain=True)
+    wait_for("the pinned plan", lambda: (plan := scene.plan()) and plan.reason.startswith("pinned"))
+    scene.settle_in()
+
+
+@pytest.mark.parametrize("limit", [131_072, 16_384])
+def test_frames_larger_than_the_broker_takes_go_in_parts(
+    broker_factory: BrokerFactory, tmp_path: Path, record: Record, limit: int
+) -> None:
+    """Nobody is cut off, nothing is sent in a loop, and slices, which are as large, get through as well."""
+    with broker_factory(f"max_packet_size {limit}") as broker, staged(broker, tmp_path) as scene:
+        scene.play()
+        scene.settle_in()
+        pin_raw_frames(scene)
+        first = time.monotonic()
+        time.sleep(60 if is_soak() else 5)
+        verdict = scene.verdict(since=first)
+        bytes_out = set(stream(scene).cut_bytes)
+        record(f"broker that takes {limit} bytes", 1, [], verdict.frames, len(verdict.lost), len(verdict.doubled),
+               len(verdict.late), f"frames of {RAW_BYTES} bytes; {verdict.local} answered locally")  # fmt: skip
+        assert verdict.is_clean, f"{verdict}\n{scene.report()}"
+        assert verdict.local == 0, scene.report()
+        assert bytes_out == {RAW_BYTES}
+        assert_nobody_was_cut_off(broker.log(), scene)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_receive_maximum_is_respected(broker_factory: BrokerFactory, tmp_path: Path, record: Record, most: int) -> None:
+    """A broker that allows so few unacknowledged messages; all control messages are of QoS 1."""
+    with broker_factory(f"max_inflight_messages {most}") as broker, staged(broker, tmp_path) as scene:
+        scene.play()
+        scene.settle_in()
+        first = time.monotonic()
+        time.sleep(60 if is_soak() else 4)
+        verdict = scene.verdict(since=first)
+        record(f"Receive Maximum of {most}", 1, [], verdict.frames, len(verdict.lost), len(verdict.doubled),
+               len(verdict.late), f"{verdict.local} answered locally")  # fmt: skip
+        assert verdict.is_clean, f"{verdict}\n{scene.report()}"
+        assert verdict.local == 0, scene.report()
+        assert_nobody_was_cut_off(broker.log(), scene)
+
+
+def stream(scene: Scene) -> m.StreamStats:
+    topic = topics.STREAM.at(scene.name, node=CAMERA, model=scene.key)
+    return wait_for("statistics", lambda: scene.watch.last(m.StreamStats, topic))
+
+
+def assert_nobody_was_cut_off(log: str, scene: Scene) -> None:
+    """A client that comes again because of what it sent would come for ever: each came as often as it has to."""
+    assert "oversize" not in log.lower()
+    assert "Receive Maximum" not in log
+    for node in scene.processes:
+        for role in ("ctl", "data", "control"):
+            came = log.count(f"as {node}-{role}")
+            assert came <= 2, f"{node}-{role} connected {came} times"
+    assert scene.crashed() == []
