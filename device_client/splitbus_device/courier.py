@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from splitbus_device.answer import Answer
 from splitbus_device.envelope import Envelope
@@ -18,13 +18,14 @@ from splitbus_device.nodes import Hops, NodeWatch
 from splitbus_device.policy import Flight, Resend, RunLocally, latest_start, next_step
 from splitbus_device.predictor import Packed, Predictor
 from splitbus_device.recorded import Head
+from splitbus_device.returned import outputs_of, steps_of
 from splitbus_device.reuse import Answers, Kept, Reuse
 from splitbus_runtime.agent import Agent
 from splitbus_runtime.engine import Array, TensorInfo
 from splitbus_runtime.transport import Parcel
 from splitbus_schemas.errors import DecodeError, SplitbusError
 from splitbus_schemas.messages import Step
-from splitbus_schemas.packet import pack_tensor, unpack_tensor
+from splitbus_schemas.packet import pack_tensor
 from splitbus_schemas.packet_types import LACKS_REFERENCE, FrameId, Job, Result, Spent, Tensor
 from splitbus_schemas.topics import JOB, REPLY
 
@@ -315,7 +316,7 @@ class Courier:
             raise DecodeError(f"frame {out.seq} was answered by nobody")
         begun = time.perf_counter()
         with self._agent.shelf.slowed():
-            outputs = _outputs(frame.wanted, activation.kept, result)
+            outputs = outputs_of(frame.wanted, activation.kept, result)
         decode_ms = (time.perf_counter() - begun) * 1e3
         flown = parcel.at - out.sent[result.attempt - 1]
         self._learn_links(active.expected_s, parcel, result, flown, alone=out.alone and out.attempt == 1)
@@ -334,7 +335,7 @@ class Courier:
             frame=str(result.frame),
             total_ms=(now - frame.started) * 1e3,
             steps=(
-                *_steps(result.spent),
+                *steps_of(result.spent),
                 Step(what="link", where=">".join((*route, self._agent.node)), ms=wire_s * 1e3),
                 Step(what="decode", where=self._agent.node, ms=decode_ms),
             ),
@@ -349,14 +350,14 @@ class Courier:
 
     def _again(self, kept: Kept, frame: Frame, activation: Activation, name: FrameId) -> Answer:
         """An earlier frame's answer for this one. Raises DecodeError."""
-        outputs = _outputs(frame.wanted, activation.kept, kept.result)
+        outputs = outputs_of(frame.wanted, activation.kept, kept.result)
         now = time.monotonic()
         return replace(
             kept.answer,
             outputs=outputs,
             frame=str(name),
             total_ms=(now - frame.started) * 1e3,
-            steps=_steps((activation.spent,)),
+            steps=steps_of((activation.spent,)),
             attempts=0,
             late=now > frame.deadline,
             cut_bytes=(),
@@ -381,48 +382,3 @@ class Courier:
         down_s = parcel.train_s if parcel.train_bytes else (parcel.bytes * 8e-6 / down if down else 0.0)
         wire_s = flown - first.total_us / 1e6 - first.train_us / 1e6 - down_s
         links.note_rtt(first.node, max(wire_s, 0.0), now)
-
-
-def _outputs(wanted: Sequence[TensorInfo], kept: Mapping[str, Array], result: Result) -> list[Any]:
-    """The arrays that the caller asked for, its own to change as onnxruntime's are. Raises DecodeError."""
-    came = {tensor.name: tensor for tensor in result.tensors}
-    outputs = []
-    for info in wanted:
-        array = kept.get(info.name)
-        if array is None:
-            if info.name not in came:
-                raise DecodeError(f"the answer to frame {result.frame} lacks output {info.name!r}")
-            array = unpack_tensor(came[info.name]).copy()
-        if not _fits(array, info):
-            raise DecodeError(
-                f"the answer to frame {result.frame} has output {info.name!r} as {array.dtype.name}"
-                f"{list(array.shape)}, the model gives {info.dtype}{list(info.shape)}"
-            )
-        outputs.append(array)
-    return outputs
-
-
-def _fits(array: Array, info: TensorInfo) -> bool:
-    """Whether dtype and known sizes agree; an empty shape may stand for one that nobody knows."""
-    if info.dtype and array.dtype.name != info.dtype:
-        return False
-    return not info.shape or (
-        len(info.shape) == array.ndim
-        and all(have == want or not isinstance(want, int) for have, want in zip(array.shape, info.shape, strict=True))
-    )
-
-
-def _steps(spent: tuple[Spent, ...]) -> tuple[Step, ...]:
-    """What each node did, in order; nothing for what took no time."""
-    parts = (
-        (what, node.node, us)
-        for node in spent
-        for what, us in (
-            ("queue", node.queue_us),
-            ("decode", node.decode_us),
-            ("run", node.run_us),
-            ("encode", node.encode_us),
-        )
-        if us
-    )
-    return tuple(Step.model_validate({"what": what, "where": where, "ms": us / 1e3}) for what, where, us in parts)
