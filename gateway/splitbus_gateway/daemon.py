@@ -41,7 +41,11 @@ STALE_S: Final = 10.0
 """Without a round trip through the broker for so long, something is wedged."""
 
 
-DOING: Final = {"models_failed": "reading the models", "planning_failed": "planning"}
+DOING: Final = {
+    "models_failed": "reading the models",
+    "keys_failed": "reading whose keys count",
+    "planning_failed": "planning",
+}
 """What each guarded part is at, by the counter of its failures."""
 
 

@@ -49,8 +49,8 @@ def test_the_public_interface_is_this() -> None:
     }  # fmt: skip
     assert list(inspect.signature(splitbus_device.InferenceSession).parameters) == [
         "model", "sess_options", "providers", "provider_options",
-        "broker", "deadline", "device", "site", "gateway_key", "window", "store", "slowdown", "on_answer", "durable",
-        "reuse",
+        "broker", "deadline", "device", "site", "gateway_key", "seal_key", "window", "store", "slowdown", "on_answer",
+        "durable", "reuse",
     ]  # fmt: skip
     assert list(splitbus_device.Answer.__dataclass_fields__) == [
         "outputs", "route", "plan", "epoch", "frame", "total_ms", "steps", "attempts", "late", "reason",
