@@ -12,6 +12,7 @@ import pytest
 from tests.gateway.scripted import SITE
 
 from splitbus_gateway.daemon import GatewayDaemon
+from splitbus_gateway.fenced import FencedBus
 from splitbus_gateway.key_book import (
     KEYS_FILE,
     editing,
@@ -23,12 +24,13 @@ from splitbus_gateway.key_book import (
     with_policy,
     write_book,
 )
+from splitbus_gateway.key_service import KeyService
 from splitbus_gateway.sealed_nodes import sealing_objection
 from splitbus_gateway.signing import load_signer
 from splitbus_gateway.state import NodeView
 from splitbus_runtime.bus import Delivery, MemoryBroker
 from splitbus_runtime.keyring import Known, read_keys
-from splitbus_schemas.errors import ConfigError
+from splitbus_schemas.errors import ConfigError, SignatureError
 from splitbus_schemas.limits import MAX_SEALED_NODES
 from splitbus_schemas.messages import KeyList, NodeKeys, NodeStatus, SealState
 from splitbus_schemas.seal_keys import key_id, write_public
@@ -119,6 +121,38 @@ def test_the_daemon_publishes_the_list_signed_and_puts_it_back(
     assert daemon.alerts.counters["keys_failed"] == 0
     (state / KEYS_FILE).write_text("{")
     wait_until(lambda: daemon.alerts.counters["keys_failed"] > 0)
+
+
+def test_a_gateway_without_a_list_goes_by_the_one_that_stands_and_says_its_own_only_while_it_leads(
+    hub: MemoryBroker, tmp_path: Path
+) -> None:
+    """As a second gateway does, whose owner copied the signing key and no more."""
+    signer, topic, leads = load_signer(tmp_path), KEYS.at(SITE), False
+    heard: list[Delivery] = []
+    bus = hub.connect()
+    bus.subscribe(topic, heard.append)
+    service = KeyService(FencedBus(bus, lambda: leads), signer, site=SITE, folder=tmp_path)
+    assert not service.refresh()
+    made = with_key(EMPTY, "edge1", "worker", OLD, NOW)
+    service.note(signer.seal(topic, made))
+    assert service.refresh()
+    assert service.known.workers == {"edge1"}
+    assert not service.refresh(), "once is enough"
+    service.note(made.to_json())
+    with pytest.raises(SignatureError):
+        service.refresh()
+    assert service.known.workers == {"edge1"}
+    mine = with_key(made, "cam1", "device", NEW, NOW)
+    with editing(tmp_path):
+        write_book(tmp_path, mine)
+    assert not service.refresh(), "it does not lead"
+    leads = True
+    assert service.refresh()
+    assert heard[-1].payload == signer.seal(topic, mine)
+    assert service.known.devices == {"cam1"}
+    assert not service.refresh()
+    service.begin()
+    assert service.refresh(), "a new term says everything anew"
 
 
 def stands(heard: list[Delivery], payload: bytes) -> bool:
