@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -44,6 +45,8 @@ class Flights:
     """The frames of one session that are out. Thread-safe."""
 
     def __init__(self, window: int) -> None:
+        self.backlog: Callable[[], int] = lambda: 0
+        """Bytes of ours that wait on this machine: while there are any, no frame that was given up is forgotten."""
         self._window = window
         self._lock = threading.Lock()
         self._out: dict[int, Out] = {}
@@ -51,12 +54,16 @@ class Flights:
     def begin(self, seq: int, now: float) -> Out | None:
         """Room for one more frame, or None when the window is full."""
         with self._lock:
-            for old in [o for o in self._out.values() if o.given_up is not None and now - o.given_up > CREDIT_SECONDS]:
-                del self._out[old.seq]
+            if not self.backlog():
+                self._forget(now)
             if len(self._out) >= self._window:
                 return None
             out = self._out[seq] = Out(seq, alone=not self._out)
             return out
+
+    def _forget(self, now: float) -> None:
+        for old in [o for o in self._out.values() if o.given_up is not None and now - o.given_up > CREDIT_SECONDS]:
+            del self._out[old.seq]
 
     def sending(self, out: Out, nodes: tuple[str, ...], now: float) -> None:
         """The frame is about to go out along these nodes; what befell earlier attempts no longer counts."""

@@ -120,6 +120,7 @@ class Uplink:
             trust=trust,
         )
         self._envelope.follow(self._agent)
+        self._flights.backlog = lambda: self._data.queued_bytes
         self._agent.links.crowded = lambda: self._flights.count > 0
         self._agent.port.receive(REPLY.at(site, node=self.device, boot=self._boot), self._take)
         self._data.watch(self._on_connection)

@@ -132,6 +132,11 @@ class MqttBus:
     def max_packet_bytes(self) -> int:
         return self._max_packet - PACKET_OVERHEAD
 
+    @property
+    def queued_bytes(self) -> int:
+        """What waits here because the socket takes no more."""
+        return self._queued_bytes
+
     def wait_connected(self, timeout: float) -> None:
         """Return once connected and subscribed. Raises BusError saying why it did not come to that."""
         if not self._connected.wait(timeout):

@@ -189,3 +189,16 @@ def test_whatever_happens_the_window_holds_and_no_frame_is_answered_twice(
     for out in live.values():
         flights.end(out, 100.0)
     begun(flights, 99, 200.0)
+
+
+def test_a_frame_that_was_given_up_is_not_forgotten_while_it_waits_on_this_machine() -> None:
+    """Else a link that carries nothing would get four frames more every three seconds."""
+    flights, waiting = Flights(1), [1]
+    flights.backlog = lambda: waiting[0]
+    out = flights.begin(1, 0.0)
+    assert out is not None
+    flights.sending(out, ("edge1",), 0.0)
+    flights.end(out, 0.5)
+    assert flights.begin(2, 0.5 + 2 * CREDIT_SECONDS) is None
+    waiting[0] = 0
+    assert flights.begin(2, 0.5 + 2 * CREDIT_SECONDS) is not None
