@@ -92,3 +92,4 @@ apt = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 system:
 	@PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v mosquitto >/dev/null || $(call apt,mosquitto,the tests want the real broker)
 	@command -v systemd-analyze >/dev/null || $(call apt,systemd,the tests verify the unit files with systemd-analyze)
+	@ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib*/faketime/libfaketime.so.1 2>/dev/null | grep -q . || $(call apt,faketime,the tests make the broker's clock jump)
