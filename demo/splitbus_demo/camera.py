@@ -62,7 +62,8 @@ class AnswerLog:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # From a thread of its own: the handler may run in the middle of `stop.wait`, which holds the event's lock.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set, name="stop").start())
     with (
         options.log.open("w") as log,
         options.outputs.open("wb") as outputs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
+import queue
 import signal
 import sys
 import threading
@@ -77,13 +78,26 @@ def _tell_systemd(daemon: Daemon, *, started: bool) -> bool:
 
 @contextlib.contextmanager
 def _signals(events: dict[signal.Signals, threading.Event]) -> Iterator[None]:
-    """Each signal sets its event; only the main thread may ask for that."""
+    """Each signal sets its event; only the main thread may ask for that.
+
+    Another thread sets it: the handler runs between any two steps of this one, which may hold the event's own lock.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda *_, event=event: event.set()) for number, event in events.items()}
+    heard: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def pass_on() -> None:
+        while (number := heard.get()) is not None:
+            events[signal.Signals(number)].set()
+
+    thread = threading.Thread(target=pass_on, name="splitbus-signals", daemon=True)
+    thread.start()
+    before = {number: signal.signal(number, lambda came, _: heard.put(came)) for number in events}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        heard.put(None)
+        thread.join()

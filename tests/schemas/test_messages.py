@@ -247,3 +247,13 @@ def test_what_can_be_rebuilt_is_left_out_where_nobody_measured_it() -> None:
     for wrong in (b"1.5", b"-0.1"):
         with pytest.raises(DecodeError):
             m.Decision.from_json(told.replace(b"0.42", wrong))
+
+
+def test_workers_that_a_device_leaves_alone_go_by_their_names() -> None:
+    """WIRE-51"""
+    document = {name: value for name, value in DOCUMENTS["stream"].items() if name != "avoided"}
+    assert m.StreamStats.from_json(json.dumps(document).encode()).avoided == [], "older devices say nothing of it"
+    named = {**document, "avoided": ["edge1", "cloud1"]}
+    assert m.StreamStats.from_json(json.dumps(named).encode()).avoided == ["edge1", "cloud1"]
+    with pytest.raises(DecodeError):
+        m.StreamStats.from_json(json.dumps({**document, "avoided": ["no/name"]}).encode())
