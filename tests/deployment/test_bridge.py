@@ -20,8 +20,8 @@ NODE_OF = {"reply": "cam-a"}
 """A cloud worker asks nobody, so replies are for others."""
 
 CROSSES = (
-    dict.fromkeys(("status", "caps", "stats", "alert", "slices", "profile", "link", "plan-state", "stream"), "in")
-    | dict.fromkeys(("reply", "blob-get"), "in")
+    dict.fromkeys(("status", "caps", "stats", "health", "alert", "slices", "profile", "link"), "in")
+    | dict.fromkeys(("plan-state", "stream", "reply", "blob-get"), "in")
     | dict.fromkeys(("plan", "decision", "work", "peers", "keys", "job", "blob-data"), "out")
 )
 """Not the models' cards and operators' pins, which it does not read; nor its heartbeat, which tries its own broker."""
