@@ -128,6 +128,8 @@ class Controller:
     def resume(self) -> None:
         """Lead in the same term over a new connection: what the broker may have forgotten is said again."""
         self._sent.clear()
+        for stream in self._streams.values():
+            stream.say_again()
         self._due = self._asleep_until
 
     @property

@@ -129,6 +129,10 @@ class Stream:
         self._tell(facts, choice, words, turn)
         return turn
 
+    def say_again(self) -> None:
+        """Tell the decision with the next step, whenever it was told last."""
+        self._teller.forget()
+
     def wanted(self, now: float) -> Mapping[str, frozenset[str]]:
         """The slices that nodes are to hold."""
         return self._rollout.wanted(now) if now - self._seen_at <= self._settings.away_s else {}

@@ -45,6 +45,10 @@ class Teller:
             turn.decision = with_flips(decision, case) if case else decision
             self._signature, self._decided_at = new, now
 
+    def forget(self) -> None:
+        """The decision may stand nowhere any more."""
+        self._decided_at = float("-inf")
+
     def once(self, turn: Turn, what: str, text: str) -> None:
         """Complain, unless that was said last."""
         if (what, text) != self._said:

@@ -64,12 +64,12 @@ def test_over_a_new_connection_everything_is_said_again_but_nothing_is_new(cast:
     lead(cast, 4000)
     plan, work = cast.plan, cast.edge.work
     for topic in [name for name in cast.site.broker.retained if "/ctl/" in name]:
-        if "/decision/" not in topic:
-            del cast.site.broker.retained[topic]
+        del cast.site.broker.retained[topic]
     cast.site.controller.resume()
     cast.site.run(0.3)
     assert cast.plan == plan
     assert cast.site.retained(topics.WORK, node="edge1") == work
+    assert cast.decision.plan == plan.plan
 
 
 def test_orders_that_are_written_over_are_said_again(cast: Cast) -> None:
