@@ -49,6 +49,21 @@ def shoot(session: InferenceSession, chain: Path, seed: int = 0) -> str:
     return ">".join(session.last_answer.route)
 
 
+def planned(site: SealedSite, chain: Path) -> tuple[m.Plan, list[str]]:
+    """A camera and a worker that both have keys, a plan over the worker, and its slices."""
+    site.enrol(CAMERA)
+    site.enrol("edge1")
+    plan = site.site.plan(site.site.register(chain), [("edge1", 2)])
+    return plan, site.site.stage_slices(plan)
+
+
+def follow(site: SealedSite, session: InferenceSession, plan: m.Plan, chain: Path) -> None:
+    """Until frames of the camera go over the worker."""
+    site.site.follow(session, plan)
+    site.wait_open(session, "edge1")
+    wait_for("it goes over the bus", lambda: shoot(session, chain) == "cam>edge1")
+
+
 def goes(session: InferenceSession, chain: Path, route: str, seed: int) -> bool:
     return shoot(session, chain, seed) == route
 
@@ -118,16 +133,10 @@ def test_the_same_search_finds_activations_that_are_not_sealed(site: SealedSite,
 def test_a_recorded_job_is_run_once_and_its_replay_is_counted_and_told(
     site: SealedSite, thief: Thief, chain: Path
 ) -> None:
-    site.enrol(CAMERA)
-    site.enrol("edge1")
-    card = site.site.register(chain)
-    plan = site.site.plan(card, [("edge1", 2)])
-    slices = site.site.stage_slices(plan)
+    plan, slices = planned(site, chain)
     with site.camera(chain) as session:
         with site.worker("edge1", *slices) as worker:
-            site.site.follow(session, plan)
-            site.wait_open(session, "edge1")
-            wait_for("it goes over the bus", lambda: shoot(session, chain) == "cam>edge1")
+            follow(site, session, plan, chain)
             jobs = wait_for("it was recorded", lambda: thief.on("job"))
             taken = worker.agent.counters["jobs"]
             for delivery in jobs:
@@ -147,17 +156,12 @@ def test_a_recorded_job_is_run_once_and_its_replay_is_counted_and_told(
 
 @pytest.mark.parametrize("place", ["header", "body", "tag"])
 def test_a_changed_bit_is_refused(site: SealedSite, thief: Thief, chain: Path, place: str) -> None:
-    site.enrol(CAMERA)
-    site.enrol("edge1")
-    card = site.site.register(chain)
-    plan = site.site.plan(card, [("edge1", 2)])
+    plan, slices = planned(site, chain)
     with (
-        site.worker("edge1", *site.site.stage_slices(plan)) as worker,
+        site.worker("edge1", *slices) as worker,
         site.camera(chain) as session,
     ):
-        site.site.follow(session, plan)
-        site.wait_open(session, "edge1")
-        wait_for("it goes over the bus", lambda: shoot(session, chain) == "cam>edge1")
+        follow(site, session, plan, chain)
         topic, packet = next((t, p) for t, p in thief.packets("job") if isinstance(p, Sealed))
         body, header = bytearray(packet.body), packet.header
         if place == "header":
@@ -194,9 +198,7 @@ def test_answers_that_are_forged_recorded_or_in_clear_are_none(site: SealedSite,
     slices = site.site.stage_slices(plan)
     with site.camera(chain) as session:
         with site.worker("edge1", *slices):
-            site.site.follow(session, plan)
-            site.wait_open(session, "edge1")
-            wait_for("it goes over the bus", lambda: shoot(session, chain) == "cam>edge1")
+            follow(site, session, plan, chain)
             wait_for("it was recorded", lambda: thief.packets("reply"))
         topic, recorded = next((t, p) for t, p in thief.packets("reply") if isinstance(p, Sealed))
         feeds = made_up(session, 5)
@@ -216,15 +218,10 @@ def test_answers_that_are_forged_recorded_or_in_clear_are_none(site: SealedSite,
 
 def test_an_answer_of_an_earlier_life_is_not_opened(site: SealedSite, thief: Thief, chain: Path) -> None:
     """Though the broker brings it under the topic of the new one."""
-    site.enrol(CAMERA)
-    site.enrol("edge1")
-    card = site.site.register(chain)
-    plan = site.site.plan(card, [("edge1", 2)])
-    with site.worker("edge1", *site.site.stage_slices(plan)):
+    plan, slices = planned(site, chain)
+    with site.worker("edge1", *slices):
         with site.camera(chain) as session:
-            site.site.follow(session, plan)
-            site.wait_open(session, "edge1")
-            wait_for("it goes over the bus", lambda: shoot(session, chain) == "cam>edge1")
+            follow(site, session, plan, chain)
             wait_for("it was recorded", lambda: thief.packets("reply"))
         recorded = next(p for _, p in thief.packets("reply") if isinstance(p, Sealed))
         with site.camera(chain) as session:
@@ -256,16 +253,10 @@ def test_a_worker_without_the_key_opens_nothing_and_gets_nothing(site: SealedSit
 def test_a_sealed_frame_at_a_worker_without_a_key_is_refused_with_the_remedy(
     site: SealedSite, thief: Thief, chain: Path
 ) -> None:
-    site.enrol(CAMERA)
-    site.enrol("edge1")
-    card = site.site.register(chain)
-    plan = site.site.plan(card, [("edge1", 2)])
-    slices = site.site.stage_slices(plan)
+    plan, slices = planned(site, chain)
     with site.camera(chain) as session:
         with site.worker("edge1", *slices):
-            site.site.follow(session, plan)
-            site.wait_open(session, "edge1")
-            wait_for("it goes over the bus", lambda: shoot(session, chain) == "cam>edge1")
+            follow(site, session, plan, chain)
             jobs = wait_for("it was recorded", lambda: thief.on("job"))
         with site.site.worker("edge1", *slices):
             for delivery in jobs:
@@ -280,17 +271,12 @@ def test_a_sealed_frame_at_a_worker_without_a_key_is_refused_with_the_remedy(
 
 
 def test_a_revoked_camera_is_not_opened_any_more(site: SealedSite, thief: Thief, chain: Path) -> None:
-    site.enrol(CAMERA)
-    site.enrol("edge1")
-    card = site.site.register(chain)
-    plan = site.site.plan(card, [("edge1", 2)])
+    plan, slices = planned(site, chain)
     with (
-        site.worker("edge1", *site.site.stage_slices(plan)) as worker,
+        site.worker("edge1", *slices) as worker,
         site.camera(chain) as session,
     ):
-        site.site.follow(session, plan)
-        site.wait_open(session, "edge1")
-        wait_for("it goes over the bus", lambda: shoot(session, chain) == "cam>edge1")
+        follow(site, session, plan, chain)
         site.revoke(CAMERA)
         site.wait_known(worker)
         taken = worker.agent.counters["jobs"]
@@ -303,16 +289,10 @@ def test_a_revoked_camera_is_not_opened_any_more(site: SealedSite, thief: Thief,
 
 def test_keys_change_in_a_running_site(site: SealedSite, chain: Path) -> None:
     """First the worker's, then the camera's: the old one counts until it is retired, and not after."""
-    site.enrol(CAMERA)
-    site.enrol("edge1")
-    card = site.site.register(chain)
-    plan = site.site.plan(card, [("edge1", 2)])
-    slices = site.site.stage_slices(plan)
+    plan, slices = planned(site, chain)
     with site.camera(chain) as session:
         with site.worker("edge1", *slices):
-            site.site.follow(session, plan)
-            site.wait_open(session, "edge1")
-            wait_for("it goes over the bus", lambda: shoot(session, chain) == "cam>edge1")
+            follow(site, session, plan, chain)
             site.enrol("edge1")  # the next key is listed, and the worker still has its old one
             wait_for("the camera knows", lambda: sealer(session).keyring.known.epoch == site.keys.epoch)
             assert shoot(session, chain) == "cam>edge1"
@@ -372,14 +352,11 @@ def test_one_camera_seals_and_another_does_not(site: SealedSite, thief: Thief, c
 
 
 def test_no_list_of_keys_but_the_gateways_newest_is_believed(site: SealedSite, thief: Thief, chain: Path) -> None:
-    site.enrol(CAMERA)
-    site.enrol("edge1")
-    card = site.site.register(chain)
-    plan = site.site.plan(card, [("edge1", 2)])
+    plan, slices = planned(site, chain)
     old = site.keys
     own = Secret.generate()
     with (
-        site.worker("edge1", *site.site.stage_slices(plan)) as worker,
+        site.worker("edge1", *slices) as worker,
         site.camera(chain) as session,
     ):
         site.site.follow(session, plan)
@@ -411,9 +388,7 @@ def test_a_camera_cannot_seal_for_another(site: SealedSite, thief: Thief, chain:
         site.camera(chain) as session,
         site.camera(chain, "cam2") as second,
     ):
-        site.site.follow(session, plan)
-        site.wait_open(session, "edge1")
-        wait_for("it goes over the bus", lambda: shoot(session, chain) == "cam>edge1")
+        follow(site, session, plan, chain)
         site.wait_open(second, "edge1")
         topic, packet = next((t, p) for t, p in thief.packets("job") if isinstance(p, Sealed))
         assert isinstance(packet.clear, Job)
