@@ -81,8 +81,8 @@ class Worker:
         self._references = References()
         self._stopping = False
         self._allowance = Allowance(config.max_messages_s)
-        self._taking = self.agent.health.pulses.add("jobs", config.stuck_s)
         pulses = self.agent.health.pulses
+        self._taking = pulses.add("jobs", config.stuck_s)
         self._loader = Loader(
             self.agent.shelf, self._loaded, name=f"splitbus-{self.node}-load", pulse=pulses.add("loading", LONG_SECONDS)
         )

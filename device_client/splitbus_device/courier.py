@@ -304,9 +304,7 @@ class Courier:
             return
         self._waited_in_vain(out, time.monotonic())
         self._agent.count("timeouts")
-        for node in out.nodes[:1]:
-            self._agent.links.suspect(node)
-            self._agent.links.note_outcome(node, lost=True)
+        self._agent.links.note_outcome(out.nodes[0], lost=True)
 
     # Back
 

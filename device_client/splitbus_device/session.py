@@ -102,6 +102,7 @@ class InferenceSession:
                 threads=getattr(sess_options, "intra_op_num_threads", 0),
                 trust=Trust.of(gateway_key or os.environ.get("SPLITBUS_GATEWAY_KEY")),
                 seal_key=seal_key or os.environ.get("SPLITBUS_SEAL_KEY"),
+                reuse=again,
             )
         try:
             if durable is not None:
@@ -115,7 +116,6 @@ class InferenceSession:
             self._local = session
             self._answers = Answerer(session, self._uplink, deadline_s=deadline, on_answer=on_answer)
             if self._uplink:
-                self._uplink.reuse = again
                 guard = Guard(session, name=f"splitbus-{self._uplink.device}-guard")
                 self._guard = self._answers.guard = self._uplink.guard = guard
                 self._uplink.attend(local, self._answers.local.warm_up)

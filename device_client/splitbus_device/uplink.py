@@ -84,11 +84,12 @@ class Uplink:
         threads: int,
         trust: Trust,
         seal_key: str | os.PathLike[str] | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         self.device = check_id("device", device or default_device())
         self.tally = StreamTally()
         self.guard: Guard | None = None
-        self.reuse: Reuse | None = None
+        self._reuse = reuse
         self._site = check_id("site", site)
         self._boot = new_boot()
         self._folder = folder or default_store(self.device)
@@ -347,7 +348,7 @@ class Uplink:
     def _follow(self, model: str) -> None:
         self._model = model
         self._courier = Courier(
-            self._agent, self._flights, self._nodes, model, envelope=self._envelope, reuse=self.reuse
+            self._agent, self._flights, self._nodes, model, envelope=self._envelope, reuse=self._reuse
         )
         self._courier.on_rest = self._hurry.set
         follower = PlanFollower(self._agent, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -201,38 +202,29 @@ def _corrected(codings: Codings, stream: StreamView) -> Floats:
 
     The transform codec's strengths stand for each other: a busy scene is larger in all of them, a still one smaller.
     """
-    sizes = codings.coded_bytes.copy()
-    family = _family_ratio(codings, stream)
+    sizes, expected = codings.coded_bytes.copy(), codings.coded_bytes
+    ran = {
+        (codings.cuts.index(index), codings.codecs.index(name)): size
+        for (index, name), size in stream.measured.items()
+        if index in codings.cuts[:-1] and name in codings.codecs
+    }
+    ratios: defaultdict[str, list[float]] = defaultdict(list)
+    for (row, column), size in ran.items():
+        if expected[row, column] > 0:
+            ratios[codings.codecs[column]].append(size / expected[row, column])
+    family = [ratio for codec, some in ratios.items() if CODECS[codec].nodes == TRANSFORM for ratio in some]
     for column, codec in enumerate(codings.codecs):
-        rows = {
-            codings.cuts.index(index): size
-            for (index, name), size in stream.measured.items()
-            if name == codec and index in codings.cuts[:-1]
-        }
-        ratios = [size / sizes[row, column] for row, size in rows.items() if sizes[row, column] > 0]
-        if ratios and CODECS[codec].coding != "raw":
-            sizes[:, column] *= _mean(ratios)
-        elif CODECS[codec].nodes == TRANSFORM:
-            sizes[:, column] *= family
-        for row, size in rows.items():
-            if np.isfinite(sizes[row, column]):
-                sizes[row, column] = size
+        if CODECS[codec].coding != "raw":
+            sizes[:, column] *= _mean(ratios[codec] or (family if CODECS[codec].nodes == TRANSFORM else []))
+    for cell, size in ran.items():
+        if np.isfinite(sizes[cell]):
+            sizes[cell] = size
     return sizes
 
 
-def _family_ratio(codings: Codings, stream: StreamView) -> float:
-    """Measured size over expected, of all strengths of the transform codec that ran; 1 when none did."""
-    ratios = [
-        size / expected
-        for (index, name), size in stream.measured.items()
-        if name in codings.codecs and CODECS[name].nodes == TRANSFORM and index in codings.cuts[:-1]
-        if (expected := codings.coded_bytes[codings.cuts.index(index), codings.codecs.index(name)]) > 0
-    ]
-    return _mean(ratios) if ratios else 1.0
-
-
 def _mean(ratios: Sequence[float]) -> float:
-    return float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-3)))))
+    """The geometric mean; 1 of none."""
+    return float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-3))))) if ratios else 1.0
 
 
 def doubted_agreement(codings: Codings, doubts: Mapping[tuple[int, str], float]) -> Floats:

@@ -11,9 +11,9 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Final, Literal, TypeAlias
 
+from splitbus_runtime.whole_file import write_whole
 from splitbus_schemas.errors import ConfigError, DecodeError
 from splitbus_schemas.ids import check_id
 from splitbus_schemas.limits import MAX_SEAL_KEYS, MAX_SEALED_NODES
@@ -121,12 +121,7 @@ def write_book(folder: Path, keys: KeyList) -> None:
     """Put the list in place, whole at any time. Raises ConfigError."""
     path = folder / KEYS_FILE
     try:
-        with NamedTemporaryFile(dir=folder, prefix=f".{KEYS_FILE}.", delete=False) as file:
-            file.write(keys.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        part = Path(file.name)
-        part.chmod(0o644)  # it holds no secret, and the gateway may run as another user than who runs the command
-        part.replace(path)
+        # It holds no secret, and the gateway may run as another user than who runs the command.
+        write_whole(path, keys.to_json(), mode=0o644)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}; run this as the gateway's user") from None

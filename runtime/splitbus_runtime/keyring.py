@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from splitbus_runtime.bus import Bus, Delivery
 from splitbus_runtime.trust import Trust
+from splitbus_runtime.whole_file import write_whole
 from splitbus_schemas.errors import DecodeError, SealError
 from splitbus_schemas.messages import KeyList
 from splitbus_schemas.seal_keys import key_id, read_public
@@ -107,13 +107,8 @@ class Keyring:
             log.warning("%s is not used: %s", self._path, error)
 
     def _keep(self, payload: bytes) -> None:
-        part = self._path.with_suffix(".part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
+            write_whole(self._path, payload)
         except OSError as error:
             log.warning("%s cannot be written, an older list of keys may be believed: %s", self._path, error.strerror)

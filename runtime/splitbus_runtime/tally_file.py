@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from splitbus_runtime.whole_file import write_whole
 
 
 def read_tally(path: Path) -> dict[str, int]:
@@ -21,9 +22,4 @@ def read_tally(path: Path) -> dict[str, int]:
 
 def write_tally(path: Path, tally: Mapping[str, int]) -> None:
     """Replace the file. Raises OSError; the old one is then still whole."""
-    part = path.with_suffix(".part")
-    with part.open("w") as file:
-        json.dump(tally, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_whole(path, json.dumps(tally, indent=1, sort_keys=True).encode())
