@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from splitbus_runtime.agent import Agent
@@ -9,9 +10,10 @@ from splitbus_runtime.bus import Delivery
 from splitbus_runtime.keyring import Keyring
 from splitbus_runtime.replays import RecentFrames
 from splitbus_runtime.seal_settings import keyring_for, sealer_for
+from splitbus_runtime.statuses import status_in
 from splitbus_runtime.trust import Trust
 from splitbus_schemas.errors import DecodeError, SealError
-from splitbus_schemas.messages import NodeStatus, SealState
+from splitbus_schemas.messages import SealState
 from splitbus_schemas.packet_types import Job, Packet, Result, Sealed
 from splitbus_schemas.topics import STATUS
 from splitbus_worker.settings import WorkerConfig
@@ -77,15 +79,9 @@ class Gate:
         return self._sealer
 
     def _note(self, delivery: Delivery) -> None:
-        fields = STATUS.match(delivery.topic)
-        if not delivery.payload or fields is None or self._sealer is None:
-            return
-        try:
-            status = NodeStatus.from_json(delivery.payload)
-        except DecodeError:
-            return  # the gateway tells
-        if status.node == fields["node"]:
-            self._sealer.note(status)
+        with contextlib.suppress(DecodeError):  # the gateway tells
+            if (status := status_in(delivery)) is not None and self._sealer is not None:
+                self._sealer.note(status)
 
 
 def open_gate(config: WorkerConfig, trust: Trust) -> Gate:

@@ -29,6 +29,7 @@ from splitbus_runtime.agent import Agent, default_store, new_boot
 from splitbus_runtime.bus import Delivery, Will
 from splitbus_runtime.dial import dial_broker
 from splitbus_runtime.settings import BrokerSettings
+from splitbus_runtime.statuses import status_in
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.transport import Parcel
 from splitbus_runtime.trust import Trust
@@ -261,16 +262,13 @@ class Uplink:
             self._flights.disconnected()
 
     def _on_status(self, delivery: Delivery) -> None:
-        fields = STATUS.match(delivery.topic)
-        if not delivery.payload or fields is None:
-            return
         try:
-            status = NodeStatus.from_json(delivery.payload)
+            status = status_in(delivery)
         except DecodeError as error:
             self._agent.alert("bad_messages", str(error), delivery.topic)
             return
-        if status.node != fields["node"]:
-            return  # the gateway tells
+        if status is None:
+            return
         self._envelope.note(status)
         if status.node == self.device:
             self._on_own_status(status, retained=delivery.retain)

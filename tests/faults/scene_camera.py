@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 import threading
 import time
@@ -18,19 +17,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort  # noqa: TID251 - the reference
 from tests.e2e.picture_model import one_thread
+from tests.faults.camera import Log
 from tests.faults.scene_frames import FRAMES, frame
 
 from splitbus_device import Answer, Durable, InferenceSession
-
-
-class Notes:
-    """A file of one line for each entry."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-
-    def add(self, **entry: Any) -> None:
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
 
 
 class Reference:
@@ -54,13 +44,13 @@ def wait_for_the_end(stop: threading.Event) -> None:
 
 
 def main(options: dict[str, Any]) -> None:
-    notes, reference = Notes(Path(options["out"])), Reference(options["model"])
+    notes, reference = Log(Path(options["out"])), Reference(options["model"])
     durable = Durable(**options["durable"]) if options["durable"] else None
     with InferenceSession(options["model"], one_thread(), durable=durable, **options["session"]) as session:
 
         def keep(index: int, asked: float, answer: Answer) -> None:
             at = time.monotonic()
-            notes.add(
+            notes.write(
                 index=index, asked=asked, at=at, outcome=answer.outcome, route=answer.route, codecs=answer.codecs,
                 plan=answer.plan, epoch=answer.epoch, late=answer.late, reason=answer.reason,
                 off=reference.off(index, answer.outputs) if answer.outcome == "answered" else 0.0,
@@ -72,7 +62,7 @@ def main(options: dict[str, Any]) -> None:
         while not stop.wait(max(0.0, begun + index * period - time.monotonic())):
             pixels, key = frame(index), f"frame {index}" if durable else None
             asked = time.monotonic()
-            notes.add(ask=index, at=asked)
+            notes.write(ask=index, at=asked)
             session.submit(
                 {"x": pixels}, functools.partial(keep, index, asked), live=options["live"], key=key
             )  # fmt: skip
