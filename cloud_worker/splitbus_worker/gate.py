@@ -34,7 +34,7 @@ class Gate:
         if self._keyring is not None:
             self._keyring.follow(agent.control, lambda topic, error: agent.alert(error.counter, str(error), topic))
         if self._sealer is not None:
-            self._sealer.renewed = lambda: agent.tell_status("ready")
+            self._sealer.renewed = agent.tell_presence
             agent.control.subscribe(STATUS.at(agent.site, node="+"), self._note, qos=1)
 
     def state(self) -> SealState | None:

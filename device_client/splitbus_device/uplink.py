@@ -284,7 +284,7 @@ class Uplink:
         if status.boot == self._boot or retained or self._closing.is_set():
             return
         if status.state == "stopping":
-            self._agent.tell_status("ready")
+            self._agent.tell_presence()
         elif status.state == "ready":
             reason = f"another session calls itself {self.device}: give each session a device id of its own"
             self._agent.alert("shared_device_id", reason)

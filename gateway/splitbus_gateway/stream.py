@@ -98,6 +98,8 @@ class Stream:
         self._settings = settings or StreamSettings()
         self._rollout = Rollout(self._settings.patience)
         self._history = History(float("-inf"), float("inf"))
+        self._there: frozenset[str] | None = None
+        """The workers that could be chosen at the last change; None when that is not known."""
         self._previous: Split | None = None
         self._cause: m.Cause | None = None
         self._barred = Barred(self._settings.bar_s)
@@ -223,12 +225,13 @@ class Stream:
         return _Goal(best, why, firm=bool(breach)), verdict.why
 
     def _history_for(self, best: Priced) -> History:
-        """What a change to this way is held against; a worker that was not there at the last one need not wait."""
-        running = self._rollout.running
-        there = {facts.node for facts in running.problem.workers} if running and running.problem else None
-        if there is None or there.issuperset(best.split.nodes[1:]):
+        """What a change to this way is held against; a worker that was not there at the last one need not wait.
+
+        Nor has its gain to be large: nobody weighed the worker and left it, so there is no choice to flap about.
+        """
+        if self._there is None or self._there.issuperset(best.split.nodes[1:]):
             return self._history
-        return replace(self._history, switched_at=float("-inf"))
+        return replace(self._history, switched_at=float("-inf"), leaning=float("inf"))
 
     @staticmethod
     def _breach(facts: _Facts, choice: Choice) -> str:
@@ -351,6 +354,7 @@ class Stream:
             since = facts.now if before else float("-inf")
             self._history = History(since, self._costs(facts, split, published), turns)
             self._previous = before.split if before else None
+            self._there = frozenset(worker.node for worker in facts.everything.workers)
         self._cause = cause
         return published
 

@@ -130,6 +130,7 @@ class Agent:
         self.broker_rtt_s: float | None = None
         self.last_echo = float("-inf")
         self._concurrency = concurrency
+        self._reachable = tier == "device"
         self._started = time.monotonic()
         self._failed: dict[str, str] = {}
         self._stopwatch = Stopwatch(threads, slowdown)
@@ -156,17 +157,24 @@ class Agent:
         self._subscribe(PEERS.at(self.site, node=self.node), self._on_peers, signed=True)
         self.control.subscribe(ECHO.at(self.site, node=self.node), self._on_echo)
         self._subscribe(STATUS.at(self.site, node=self.node), self._on_own_status)
-        self.data.watch(self._on_connection)
         self.tell_slices()
-        self.tell_status("ready")
+        self.data.watch(self._on_connection)
+        if self.tier == "device":
+            self.tell_presence()
         for thread in self._threads:
             thread.start()
 
     def _on_connection(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
-        """At every connect: the broker may have another limit, the network may be another one."""
+        """At every connect: the broker may have another limit, the network may be another one.
+
+        A worker that frames cannot reach is lost, whoever still hears it on the other connection.
+        """
         if connected:
             self._tell_caps()
             self.links.suspect_all()
+        if self.tier != "device" and not self.stopping and connected != self._reachable:
+            self._reachable = connected
+            self.tell_presence()
 
     def _tell_caps(self) -> None:
         caps = NodeCaps(
@@ -213,6 +221,10 @@ class Agent:
         message = Alert(node=self.node, what=what, reason=redacted(reason)[:1000], topic=topic)
         self.control.publish(ALERT.at(self.site, node=self.node), message.to_json())
 
+    def tell_presence(self) -> None:
+        """Publish whether frames can come to us, or from us."""
+        self.tell_status(*(("ready",) if self._reachable else ("lost", "frames cannot reach it")))
+
     def tell_status(self, state: str, reason: str | None = None) -> None:
         """Publish our state."""
         status = NodeStatus.model_validate(
@@ -256,7 +268,7 @@ class Agent:
         """The will of an earlier start may come after our birth, and what is retained must be true."""
         status = NodeStatus.from_json(payload)
         if status.state == "lost" and status.boot != self.boot and not self.stopping:
-            self.tell_status("ready")
+            self.tell_presence()
 
     def _on_work(self, payload: bytes) -> None:
         work = NodeWork.from_json(payload)

@@ -192,7 +192,7 @@ class SealState(Part):
 
 
 class NodeStatus(Message):
-    """Retained at node/<node>/status; the last will says `lost`."""
+    """Retained at node/<node>/status; the last will says `lost`, and so does a worker that frames cannot reach."""
 
     state: Literal["starting", "ready", "stopping", "lost"]
     node: Id

@@ -69,7 +69,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 # fmt: off
 STATUS: Final = Topic(
     "status", "node/{node}/status", ("node",), ("nodes", "gateway", "operators"), 1, True, m.NodeStatus,
-    "Whether a node is there. Its last will says `lost`.",
+    "Whether a node is there. Its last will says `lost`; so does a worker itself while frames cannot reach it.",
 )
 CAPS: Final = Topic(
     "caps", "node/{node}/caps", ("node",), ("gateway", "operators"), 1, True, m.NodeCaps,

@@ -18,8 +18,9 @@ from tests.brokers import Broker
 from tests.e2e.camera import DEADLINE_S, SLOWDOWN
 from tests.e2e.site import CAMERA, CLOUD, EDGE, GOOD, Site, environment, serving, wait_for
 from tests.faults.nat import Nat
-from tests.faults.scene_frames import CODECS, Answered, Log, Verdict, judge
+from tests.faults.scene_frames import CODECS, Answered, Log, Notebook, Verdict, judge
 
+from splitbus_demo.line import Link
 from splitbus_demo.relay import Relay
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
@@ -27,6 +28,9 @@ from splitbus_schemas import topics
 FPS = 10.0
 STEADY = 5
 """So many frames in a row over the bus, along the plan's first route, are service restored."""
+
+WIRED = Link(up_mbit=1000, down_mbit=1000, delay_ms=0.5)
+"""The link of whoever is no camera: a worker's must not be what makes another one as good."""
 
 CREW = ((EDGE, "edge", ()), (CLOUD, "cloud", ("--slowdown=15",)))
 """Workers of which one is clearly the better."""
@@ -45,6 +49,7 @@ class Scene(Site):
     """By node, beside the usual."""
     links: dict[str, Relay] = field(default_factory=dict)
     nats: dict[str, Nat] = field(default_factory=dict)
+    _notebooks: dict[str, Notebook] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +69,8 @@ class Scene(Site):
     def link(self, node: str) -> Relay:
         """The node's own link to the broker; made when it is first asked for."""
         if node not in self.links:
-            self.links[node] = Relay((self.broker.host, self.broker.port), GOOD)
+            is_camera = node not in (EDGE, CLOUD, "gateway")
+            self.links[node] = Relay((self.broker.host, self.broker.port), GOOD if is_camera else WIRED)
         return self.links[node]
 
     def nat(self, node: str) -> Nat:
@@ -114,14 +120,15 @@ class Scene(Site):
         process = self.processes.pop(device)
         process.communicate(timeout=20)
         assert process.returncode == 0, self._tail(device)
-        return Log.read(self.notes(device))
+        return self.seen(device)
 
     def notes(self, device: str) -> Path:
         return self.folder / f"{device}.jsonl"
 
     def seen(self, device: str = CAMERA, since: float = 0.0) -> Log:
         """What a camera wrote so far, of frames asked since then."""
-        return Log.read(self.notes(device)).since(since)
+        notebook = self._notebooks.setdefault(device, Notebook(self.notes(device)))
+        return notebook.read().since(since)
 
     def verdict(self, device: str = CAMERA, *, deadline: float = DEADLINE_S, since: float = 0.0) -> Verdict:
         """On the frames that a camera asked since then; it may still play."""

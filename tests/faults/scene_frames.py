@@ -66,25 +66,40 @@ class Log:
     asked: dict[int, float]
     answers: list[Answered]
 
-    @classmethod
-    def read(cls, path: Path) -> Log:
-        """A line that is being written is left for later."""
-        text = path.read_text() if path.exists() else ""
-        rows: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
-        asked = {row["ask"]: row["at"] for row in rows if "ask" in row}
-        answers = [
-            Answered(**{**row, "route": tuple(row["route"]), "codecs": tuple(row["codecs"])})
-            for row in rows
-            if "ask" not in row
-        ]
-        return cls(asked, answers)
-
     def since(self, moment: float) -> Log:
         """Frames that were asked from then on."""
         return Log(
             {index: at for index, at in self.asked.items() if at >= moment},
             [answer for answer in self.answers if answer.asked >= moment],
         )
+
+
+class Notebook:
+    """What a camera writes, read as it grows: the links run in the reader's process, and are to be left their time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_to = 0
+        self._log = Log({}, [])
+
+    def read(self) -> Log:
+        """All that was written; a line that is being written is left for later."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._read_to)
+                fresh = file.read()
+            whole = fresh.rfind(b"\n") + 1
+            self._read_to += whole
+            for line in fresh[:whole].splitlines():
+                self._take(json.loads(line))
+        return self._log
+
+    def _take(self, row: dict[str, Any]) -> None:
+        if "ask" in row:
+            self._log.asked[row["ask"]] = row["at"]
+        else:
+            routes = {"route": tuple(row["route"]), "codecs": tuple(row["codecs"])}
+            self._log.answers.append(Answered(**{**row, **routes}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from tests.gateway.test_controller import Cast
 
 from splitbus_gateway.clock import LEAP_S, SteadyClock
 from splitbus_gateway.controller import FORGET_S
+from splitbus_gateway.hysteresis import Settings as Hysteresis
 from splitbus_gateway.registry import Registry
 from splitbus_gateway.slicing import SliceBook
+from splitbus_gateway.stream import StreamSettings
 from splitbus_runtime.bus import Delivery, MemoryBroker
 from splitbus_schemas import messages as m
 from splitbus_schemas import topics
@@ -203,6 +205,25 @@ def test_a_worker_that_is_lost_again_and_again_is_used_at_each_return(cast: Cast
         cast.edge.status("ready")
         cast.site.run(0.5)
         assert cast.nodes == ["cam1", "edge1"]
+
+
+def test_a_worker_that_is_a_little_better_is_used_at_its_return(
+    book: SliceBook, registry: Registry, tmp_path: Path
+) -> None:  # fmt: skip
+    """Others stood in for it: a gain that would be too small for a change of mind (a fifteenth) is the way back."""
+    caution = StreamSettings(hysteresis=Hysteresis(min_gain_ms=0.0, settle_s=1e6))
+    cast = Cast(Site(MemoryBroker(), book, tmp_path / "gateway", caution), registry)
+    cast.cloud.whole_ms = 10.7 * cast.whole
+    cast.begin()
+    cast.cam.link("cloud1", cast.mbit(0.02), rtt_ms=0.1)
+    cast.site.run(3)
+    for _ in range(3):
+        cast.edge.status("lost")
+        cast.site.run(8)
+        assert cast.nodes == ["cam1", "cloud1"]
+        cast.edge.status("ready")
+        cast.site.run(0.5)
+        assert cast.nodes == ["cam1", "edge1"], cast.decision.why
 
 
 def stream_stats(cast: Cast, *avoided: str) -> None:

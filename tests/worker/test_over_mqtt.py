@@ -377,3 +377,19 @@ def test_answers_find_the_right_session(site: Site) -> None:
     packet = second.parcel().packet
     assert isinstance(packet, Result)
     assert first.replies.empty()
+
+
+def _states(observer: Observer) -> list[str]:
+    return [status.state for status in observer.status]
+
+
+def test_a_worker_that_frames_cannot_reach_is_lost_until_they_can(site: Site) -> None:
+    """Its other connection lives, but for a while a thief has the one that jobs come by."""
+    worker, observer = site.worker(), site.observer()
+    wait_for(lambda: _states(observer) == ["ready"], "the worker's status")
+    thief = MqttBus(site.broker.host, site.broker.port, client_id="w1-data")
+    wait_for(lambda: "lost" in _states(observer), "the loss of its data connection")
+    thief.close()
+    wait_for(lambda: _states(observer)[-1] == "ready", "its return")
+    assert "frames cannot reach it" in [status.reason for status in observer.status]
+    assert worker.control.connected, "it was there all along"
