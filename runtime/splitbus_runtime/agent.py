@@ -297,6 +297,7 @@ class Agent:
                 if now >= next_stats:
                     next_stats = now + STATS_SECONDS
                     self._alerted.clear()
+                    self.shelf.tidy()
                     heartbeat = f"{self.boot} {int(now * 1e6)}".encode()
                     self.control.publish(ECHO.at(self.site, node=self.node), heartbeat)
                     self._tell_stats(now)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
+from splitbus_runtime import heap
 from splitbus_runtime.engine import Array, Session, open_session, slowed
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.trust import Trust
@@ -84,6 +85,7 @@ class Shelf:
         self._warm: OrderedDict[str, Slice] = OrderedDict()
         self._opening: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
+        self._gone = threading.Event()
         self.evictions = 0
 
     def get(self, slice_id: str) -> Slice | None:
@@ -118,7 +120,9 @@ class Shelf:
         cost = SESSION_OVERHEAD_BYTES + sum(weight.bytes for weight in manifest.weights)
         cost += sum(part.bytes for part in manifest.tables)
         coders = {part.tensor: self._coder(slice_id, part) for part in manifest.tables}
-        return Slice(slice_id, manifest, session, cost, coders)
+        opened = Slice(slice_id, manifest, session, cost, coders)
+        weakref.finalize(opened, self._gone.set).atexit = False
+        return opened
 
     def slowed(self) -> AbstractContextManager[None]:
         """For what this node computes beside its slices, as `Session.slowed`."""
@@ -129,6 +133,17 @@ class Shelf:
         with self._lock:
             for slice_id in [known for known in self._warm if known not in keep]:
                 del self._warm[slice_id]
+
+    def tidy(self) -> bool:
+        """Give back the memory of slices that are gone since the last call; whether there were any.
+
+        A frame that runs keeps its slice, so that it goes some time after it was dropped.
+        """
+        if not self._gone.is_set():
+            return False
+        self._gone.clear()
+        heap.trim()
+        return True
 
     @property
     def ready(self) -> list[str]:

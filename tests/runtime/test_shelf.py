@@ -163,3 +163,14 @@ def test_slowdown_stretches_a_run(tmp_path: Path) -> None:
         return min(times)
 
     assert fastest(20.0) > 5 * fastest(1.0)
+
+
+def test_memory_is_given_back_once_a_slice_is_gone_and_not_while_a_frame_runs_in_it(tmp_path: Path) -> None:
+    piece = scale_slice()
+    shelf, _ = shelf_with(tmp_path, piece)
+    running = [shelf.load(piece.id)]
+    shelf.drop(set())
+    assert not shelf.tidy()
+    running.clear()
+    assert shelf.tidy()
+    assert not shelf.tidy()

@@ -1,0 +1,29 @@
+"""Freed memory that goes back to the machine."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+HOLES = """
+from splitbus_runtime.heap import trim
+
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+
+blocks = [bytes(4000) for _ in range(40_000)]
+full = resident_mb()
+kept = blocks[-1]
+del blocks
+trim()
+print(full - resident_mb())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what was freed")
+def test_what_was_freed_below_something_that_lives_goes_back() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 100
