@@ -26,6 +26,7 @@ SHARED_SETTINGS = (
     "queue_qos0_messages",
     "max_keepalive",
     "memory_limit",
+    "sys_interval",
 )
 """What every test broker takes from the production configuration, so that tests meet the limits that users meet."""
 

@@ -211,6 +211,12 @@ def _site(seen: Seen) -> Iterator[Finding]:
             Level.WARN, "gateway", "none is ready: cameras keep the plans they have", "start splitbus gateway"
         )
     for topic, status in statuses:
+        if status.tier == "gateway" and status.state == "ready" and "; bridge " in (status.reason or ""):
+            found, remedy = (
+                f"{status.node} {status.reason}",
+                "join the brokers again; plans stay as they are until then",
+            )
+            yield Finding(Level.WARN, "sides", found, remedy)
         if status.state == "lost":
             since = f" since {status.since}" if status.since else ""
             remedy = f"start it, or clear its status: mosquitto_pub -r -n -t '{topic}'"

@@ -183,6 +183,29 @@ class LeaseSettings(Settings):
         description="A leader that was not heard of for so long is followed by the gateway that waits; one that the "
         "broker calls lost, or that stops, at once.",
     )
+    side: Id | None = Field(
+        default=None,
+        description="Where this gateway is, in a site with two brokers that a bridge joins and a gateway at each.",
+        examples=["edge"],
+    )
+    bridge: Id | None = Field(
+        default=None, description="The `remote_clientid` of that bridge, at both gateways.", examples=["bridge-home"]
+    )
+    when_cut: Literal["wait", "lead"] = Field(
+        default="wait",
+        description="While the bridge is cut, a gateway that stood by for one beyond it lets the plans stand as they "
+        "are, or leads its own side; once they are joined again one of both leads.",
+    )
+
+    @model_validator(mode="after")
+    def _sides_and_bridge_go_together(self) -> Self:
+        if self.bridge and not self.side:
+            raise ValueError("bridge is given without side: name this gateway's side, another one at each gateway")
+        if self.side and not self.bridge:
+            raise ValueError("side is given without bridge: name the bridge between the sides, its remote_clientid")
+        if self.when_cut == "lead" and not self.bridge:
+            raise ValueError("when_cut is 'lead' without a bridge: name the bridge, or leave when_cut out")
+        return self
 
 
 class GatewayConfig(Settings):

@@ -141,8 +141,9 @@ class Controller:
     def handle(self, delivery: Delivery, now: float) -> None:
         """Take a message from the bus; what breaks the contract is counted and told, and changes nothing."""
         now = self._read(now)
-        if self._sent.get(delivery.topic) != delivery.payload:
-            self._sent.pop(delivery.topic, None)  # somebody wrote over what we said: it is said again
+        if self._sent.get(delivery.topic, delivery.payload) != delivery.payload:
+            del self._sent[delivery.topic]  # somebody wrote over what we said: it is said again
+            self._touch(now, DEBOUNCE_S)
         loads = self.world.load_changes
         try:
             kind, fields = topics.parse_topic(delivery.topic)

@@ -78,7 +78,7 @@ class GatewayDaemon:
             site=site,
             node=node,
             boot=self.boot,
-            seconds=config.lease.seconds,
+            settings=config.lease,
             file=config.state_dir / "lease.json",
             alive=lambda: time.monotonic() - self._turned_at < STALE_S,
             changed=lambda: self._inbox.put(None),
@@ -259,6 +259,10 @@ class GatewayDaemon:
         return self._role
 
     def _describe_role(self) -> str:
+        trouble = self.leadership.trouble
+        return self._describe_part() + (f"; {trouble}" if trouble else "")
+
+    def _describe_part(self) -> str:
         leader = self.leadership.leader
         if self._mandate is not None:
             return f"leads in term {self._mandate.term}"

@@ -7,12 +7,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from splitbus_gateway.alerts import Alerts
+from splitbus_gateway.bridge_watch import BridgeWatch
+from splitbus_gateway.config import LeaseSettings
 from splitbus_gateway.lease import Candidate, Saying
 from splitbus_gateway.signing import Signer
 from splitbus_runtime.bus import Bus, Delivery
@@ -71,7 +73,7 @@ class Leadership:
         site: str,
         node: str,
         boot: str,
-        seconds: float,
+        settings: LeaseSettings,
         file: Path,
         alive: Callable[[], bool] = lambda: True,
         changed: Callable[[], None] = lambda: None,
@@ -79,13 +81,16 @@ class Leadership:
         self._bus, self._signer, self._alerts = bus, signer, alerts
         self._file, self._alive, self._changed = file, alive, changed
         self._topic = LEASE.at(site)
-        self._candidate = Candidate(node, boot, seconds=seconds, floor=read_tally(file).get("round", 0))
+        self._watch = _watch(settings, alerts, site)
+        self._candidate = _candidate(settings, node, boot, self._watch, read_tally(file))
+        self._remembered_beyond = self._candidate.led_beyond
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._spell = 0
         self._word: tuple[int, int, float] = (0, 0, 0.0)
         """Term, spell, and until when: replaced whole, read by other threads."""
         self._led_by: Lease | None = None
+        self._trouble = ""
         self._stale = 0
         self._caught_up_at = float("-inf")
         self._thread = threading.Thread(target=self._run, name="splitbus-lease", daemon=True)
@@ -107,12 +112,19 @@ class Leadership:
         """The lease in force as far as we heard."""
         return self._led_by
 
+    @property
+    def trouble(self) -> str:
+        """What keeps us from the other side of the site, in a few words; empty when nothing does."""
+        return self._trouble
+
     # What happens
 
     def start(self) -> None:
         """Take part."""
         self._thread.start()
         self._bus.subscribe(self._topic, self._events.put, qos=LEASE.qos)
+        if self._watch:
+            self._bus.subscribe(self._watch.topics, self._events.put, qos=1)
         self._bus.watch(self._events.put)
 
     def stop(self) -> None:
@@ -143,13 +155,17 @@ class Leadership:
             now = clock()
             if self._alive():
                 self._publish(self._candidate.step(now))
+            self._look_beyond(now)
             self._look(now)
         self._word = (0, 0, 0.0)
         self._publish(self._candidate.release(clock()))
 
     def _take(self, event: _Event) -> None:
         if isinstance(event, Delivery):
-            self._hear(event)
+            if event.topic == self._topic:
+                self._hear(event)
+            elif self._watch:
+                self._watch.take(event, clock())
         elif isinstance(event, _Status):
             self._candidate.note_status(event.node, event.boot, gone=event.gone)
         elif isinstance(event, _Claimed):
@@ -197,9 +213,23 @@ class Leadership:
         """Before a round is claimed: no later run of ours claims it again."""
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_tally(self._file, {"round": self._candidate.floor})
+            beyond = {"led_beyond": 1} if self._candidate.led_beyond else {}
+            write_tally(self._file, {"round": self._candidate.floor, **beyond})
         except OSError as error:
             self._alerts("lease_unwritten", f"{self._file} cannot be written: {error.strerror}; the broker remembers")
+
+    def _look_beyond(self, now: float) -> None:
+        """Remember on which side the leader is; when the bridge is back, a leader says everything again."""
+        if self._watch is None:
+            return
+        if self._candidate.led_beyond != self._remembered_beyond:
+            self._remembered_beyond = self._candidate.led_beyond
+            self._remember()
+        if self._watch.look(now, _what_follows(self._candidate)):
+            self._spell += 1
+        if self._watch.trouble != self._trouble:
+            self._trouble = self._watch.trouble
+            self._changed()
 
     def _look(self, now: float) -> None:
         """Tell others what has become of us."""
@@ -225,6 +255,37 @@ class Leadership:
             self._alerts("lease_lost", f"{known.node} leads in term {known.term}, ours was {term}: we stand by")
         else:
             log.warning("our lease of term %d is too old: nothing of it came back from the broker in time", term)
+
+
+def _watch(settings: LeaseSettings, alerts: Alerts, site: str) -> BridgeWatch | None:
+    return BridgeWatch(alerts, site=site, name=settings.bridge, now=clock()) if settings.bridge else None
+
+
+def _candidate(
+    settings: LeaseSettings, node: str, boot: str, watch: BridgeWatch | None, kept: Mapping[str, int]
+) -> Candidate:
+    waits = watch is not None and settings.when_cut == "wait"
+    return Candidate(
+        node,
+        boot,
+        seconds=settings.seconds,
+        floor=kept.get("round", 0),
+        side=settings.side,
+        bridge=watch.bridge if watch and waits else None,
+        led_beyond=waits and bool(kept.get("led_beyond")),
+    )
+
+
+def _what_follows(candidate: Candidate) -> str:
+    """From a cut of the bridge, for this side."""
+    known = candidate.known
+    if candidate.term:
+        return "we lead on; nodes beyond it keep the plans they have"
+    if candidate.led_beyond:
+        return (
+            f"{known.node if known else 'a gateway'} beyond it may still lead: plans stay as they are until it carries"
+        )
+    return "we stand by as before"
 
 
 def clock() -> float:

@@ -6,6 +6,10 @@ made, nor one of that round before. The holder says its lease again and again, a
 back. A waiter claims when the lease was released, when the broker says that its holder is gone, or when nobody said one
 for `seconds`. So no two lead at once by their own clocks, unless a broker calls one gone that it still listens to; and
 what nodes and plans go by are the terms, which differ even then.
+
+Beyond a bridge silence alone proves no death: there a holder is followed when its end was told, or when it said
+nothing for `seconds` over a bridge that carried all that time. Each broker has an order of its own, so two that claim
+at the same time on both sides may both lead until each has heard the other: the higher term stays.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from splitbus_gateway.bridge import Bridge
 from splitbus_schemas.limits import MAX_TERM
 from splitbus_schemas.messages import Lease
 from splitbus_schemas.terms import round_of, term_in
@@ -37,6 +42,9 @@ REPEAT_S: Final = 0.05
 MAX_SAID: Final = 64
 """Leases that may be on their way; a broker that does not let us read them gives none back."""
 
+JOIN_S: Final = 10.0
+"""So long a bridge has to come up before a gateway leads that has never heard of another one."""
+
 MAX_BOOTS: Final = 16
 """Runs of gateways whose renewals are told from old ones."""
 
@@ -59,8 +67,21 @@ class _Claim:
 class Candidate:
     """One run of one gateway. What `step`, `hear` and `release` give is to be published, in order."""
 
-    def __init__(self, node: str, boot: str, *, seconds: float, floor: int = 0) -> None:
-        self.node, self.boot, self.seconds = node, boot, seconds
+    def __init__(
+        self,
+        node: str,
+        boot: str,
+        *,
+        seconds: float,
+        floor: int = 0,
+        side: str | None = None,
+        bridge: Bridge | None = None,
+        led_beyond: bool = False,
+    ) -> None:
+        self.node, self.boot, self.seconds, self.side = node, boot, seconds, side
+        self._bridge = bridge
+        self.led_beyond = led_beyond
+        """Whether the leader heard of last, by an earlier run of ours if need be, is beyond the bridge."""
         self.floor = floor
         """The highest round that was ever heard of."""
         self.stale = 0
@@ -168,10 +189,11 @@ class Candidate:
         said_at = self._said.pop(lease.serial, None)
         if said_at is None:  # of an earlier connection: whoever claimed that round as well may have won
             if not self._term and lease.state == "claimed":
-                self._known, self._claim, self._heard_at = lease, None, now
+                self._known, self._claim, self._heard_at, self.led_beyond = lease, None, now, False
             return
         if self._claim and lease.serial == self._claim.serial:
             self._term, self._claim = self._claim.term, None
+            self.led_beyond = False
             self._due = now + self.seconds / RENEWALS
             self._stands = True
         if lease.term == self._term:
@@ -211,6 +233,7 @@ class Candidate:
                 del self._serials[next(iter(self._serials))]
         if newer:
             self._known = lease
+            self.led_beyond = self._bridge is not None and lease.side != self.side
         elif known is not None:
             self.stale += round_of(lease.term) < round_of(known.term)
         if newer or lives:
@@ -221,10 +244,14 @@ class Candidate:
         online_at, known = self._online_at, self._known
         if online_at is None or now - online_at < GRACE_S:
             return False
-        if known is None or known.state == "released" or self._gone.get(known.node) == known.boot:
+        if known is not None and (known.state == "released" or self._gone.get(known.node) == known.boot):
             return True
-        if self._newcomer and known.node == self.node:
+        if known is not None and self._newcomer and known.node == self.node:
             return True  # our own earlier life, which ended without a word
+        if self._bridge is not None and self.led_beyond:
+            return self._bridge.is_silent(max(self._heard_at, online_at), now, self.seconds)
+        if known is None:
+            return self._bridge is None or self._bridge.state(now) == "carries" or now - online_at >= JOIN_S
         return now - max(self._heard_at, online_at) >= self.seconds
 
     def _renew(self, now: float) -> Saying:
@@ -247,7 +274,7 @@ class Candidate:
             del self._said[next(iter(self._said))]
         self._due = now + self.seconds / RENEWALS
         facts = {"term": term, "node": self.node, "boot": self.boot, "serial": self._serial, "state": state}
-        return Lease.model_validate(facts | {"seconds": self.seconds})
+        return Lease.model_validate(facts | {"seconds": self.seconds, "side": self.side})
 
 
 def _is_newer(lease: Lease, known: Lease) -> bool:

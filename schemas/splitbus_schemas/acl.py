@@ -37,6 +37,8 @@ def acl(
             lines += ["", *user_rules(role, name, site=site)]
             if role == "operators":
                 lines += ["# the broker's own counters", "topic read $SYS/#"]
+            if role == "gateway":
+                lines += ["# whether a bridge is connected", "topic read $SYS/broker/connection/+/state"]
     return "\n".join([*lines, ""])
 
 

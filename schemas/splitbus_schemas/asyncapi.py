@@ -28,6 +28,7 @@ PARAMETERS: Final = {
     "boot": "The id of one run of a node, new at every start.",
     "model": "The first 16 digits of a model's SHA-256.",
     "name": "The name under which a model is registered.",
+    "bridge": "The name of a bridge, and its user name at the broker that it connects to.",
 }
 
 ABOUT: Final = (

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from splitbus_schemas.acl import acl
 from splitbus_schemas.asyncapi import document
+from splitbus_schemas.bridging import example_bridge, example_rules
 from splitbus_schemas.limits import WIRE_VERSION
 from splitbus_schemas.tables import readme, topics_page
 from splitbus_schemas.topics import TOPICS
@@ -26,6 +27,8 @@ def generated(root: Path) -> dict[Path, str]:
     return {
         root / "schemas" / "asyncapi.yaml": HEADING + _yaml(document(examples)),
         root / "mosquitto" / "acl": acl(),
+        root / "mosquitto" / "bridge-gateways.conf": example_bridge(),
+        root / "mosquitto" / "bridge-gateways.acl": example_rules(),
         root / "docs" / "topics.md": topics_page(examples),
         page: readme(page.read_text(encoding="utf-8")),
     }

@@ -217,6 +217,7 @@ class Lease(Message):
     seconds: Annotated[float, Field(gt=0, le=MAX_LEASE_SECONDS)] = Field(
         description="Not said again for so long it is void; each reader counts for itself."
     )
+    side: Id | None = Field(default=None, description="On which side of a bridged site that gateway is.")
     signature: Signature = None
 
 

@@ -23,7 +23,7 @@ class Topic:
     """One kind of topic: who writes it, who reads it, how it is delivered, what it carries.
 
     `writers` and `readers` are roles: `node` is the node named in the topic, `device` the device named in it,
-    `nodes` any node, `workers`, `gateway`, `operators`.
+    `nodes` any node, `workers`, `gateway`, `operators`, `bridge` the broker itself.
     """
 
     name: str
@@ -135,6 +135,10 @@ LEASE: Final = Topic(
     "lease", "gateway/lease", ("gateway",), ("gateway", "operators"), 1, True, m.Lease,
     "Which of the site's gateways plans.",
 )
+BEYOND: Final = Topic(
+    "beyond", "bridge/{bridge}/uptime", ("bridge",), ("gateway", "operators"), 1, True, None,
+    "The uptime of the broker beyond a bridge, every two seconds: proof that the bridge carries. Text, for people.",
+)
 PIN: Final = Topic(
     "pin", "ops/pin/{node}/{model}", ("operators",), ("gateway", "operators"), 1, True, m.Pin,
     "An operator's choice for a device; empty removes it.",
@@ -178,6 +182,7 @@ TOPICS: Final = (
     MODEL,
     KEYS,
     LEASE,
+    BEYOND,
     PIN,
     JOB,
     REPLY,

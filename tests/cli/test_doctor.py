@@ -59,6 +59,13 @@ def test_two_gateways_with_a_lease_are_well_and_told_apart() -> None:
     assert worst(seen) == {"gateway": Level.BAD}, "both are ready, and neither leads"
 
 
+def test_a_gateway_that_is_cut_from_the_other_side_is_told() -> None:
+    cut = {"node": "gateway2", "tier": "gateway", "reason": "stands by for gateway; bridge bridge-home is silent"}
+    second = {STATUS.at("home", node="gateway2"): MESSAGES["status"].model_copy(update=cut).to_json()}
+    seen = replace(well(), retained=well().retained | second | {LEASE.at("home"): MESSAGES["lease"].to_json()})
+    assert worst(seen) == {"sides": Level.WARN}
+
+
 def test_a_site_that_is_well_gets_no_remedy() -> None:
     assert worst(well()) == {}
     assert not any(finding.remedy for finding in judge(well()))

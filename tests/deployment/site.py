@@ -16,7 +16,7 @@ from tests.deployment.client import Client
 from splitbus_gateway.certificates import Authority, Credential, create_authority, issue_node, issue_server
 
 CLOUD: Final = "cloud.example.net"
-USERS: Final = ("cam-a", "cam-b", "edge1", "cloud1", "gateway", "operator")
+USERS: Final = ("cam-a", "cam-b", "edge1", "cloud1", "gateway", "gateway2", "operator")
 BRIDGE: Final = "bridge-home"
 SITE: Final = "home"
 TOPIC: Final = f"splitbus/v1/{SITE}"
@@ -40,12 +40,12 @@ class Site:
     bridge: Credential
     folder: Path
 
-    def files(self, rules: str | None = None) -> dict[str, bytes]:
+    def files(self, rules: str | None = None, bridge: str = "bridge.acl") -> dict[str, bytes]:
         """What lies beside mosquitto.conf on a broker; `rules` in place of the shipped ACL, which is generated."""
         allowed = (PRODUCTION / "acl").read_text() if rules is None else rules
         return {
             "splitbus.passwd": "".join(password_line(user, password_of(user)) for user in USERS).encode(),
-            "splitbus.acl": (allowed + (PRODUCTION / "bridge.acl").read_text()).encode(),
+            "splitbus.acl": (allowed + (PRODUCTION / bridge).read_text()).encode(),
             "ca.crt": self.authority.pem,
             "server.crt": self.server.certificate,
             "server.key": self.server.key,
@@ -53,10 +53,16 @@ class Site:
             f"{BRIDGE}.key": self.bridge.key,
         }
 
-    def setup(self, *more: str, peers: Mapping[str, Broker] | None = None, rules: str | None = None) -> Setup:
-        """A broker with mosquitto.conf as shipped, and `more` shipped files appended."""
+    def setup(
+        self,
+        *more: str,
+        peers: Mapping[str, Broker] | None = None,
+        rules: str | None = None,
+        bridge: str = "bridge.acl",
+    ) -> Setup:
+        """A broker with mosquitto.conf as shipped, `more` shipped files appended, and the rules of that bridge."""
         text = "\n".join((PRODUCTION / name).read_text() for name in ("mosquitto.conf", *more))
-        return Setup(lambda place: placed(text, place), self.files(rules), peers or {})
+        return Setup(lambda place: placed(text, place), self.files(rules, bridge), peers or {})
 
     def client(self, user: str, **options: int) -> Client:
         return Client(user, password_of(user), **options)

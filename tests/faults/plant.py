@@ -51,6 +51,7 @@ class Plant(Site):
     """A Site whose processes are restarted when they die, with a camera that is a process as well."""
 
     seed: int = 0
+    fps: float = FPS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,8 +93,9 @@ class Plant(Site):
             assert done.returncode == 0, done.stderr
         self.start("gateway2", "gateway", "--config", config, *self.options)
 
-    def start_camera(self, device: str = CAMERA, *, name: str = "") -> Frames:
+    def start_camera(self, device: str = CAMERA, *, name: str = "", at: Broker | Relay | None = None) -> Frames:
         """A camera's process, unsupervised: its frames go on where those of an earlier life ended."""
+        line = at or self.relay
         name = name or device
         frames = next((one for one in self.frames if one.path.stem == name), None) or Frames(
             self.folder / f"{name}.jsonl"
@@ -101,8 +103,8 @@ class Plant(Site):
         if frames not in self.frames:
             self.frames.append(frames)
         options = {
-            "model": self.model, "broker": f"mqtt://{self.relay.host}:{self.relay.port}", "site": self.name,
-            "device": device, "deadline": DEADLINE_S, "fps": FPS, "slowdown": SLOWDOWN / self.width,
+            "model": self.model, "broker": f"mqtt://{line.host}:{line.port}", "site": self.name,
+            "device": device, "deadline": DEADLINE_S, "fps": self.fps, "slowdown": SLOWDOWN / self.width,
             "store": self.folder / name, "log": frames.path, "first": frames.next or 1 + 1_000_000 * len(self.frames),
         }  # fmt: skip
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -111,11 +113,11 @@ class Plant(Site):
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, env=environment(PYTHONPATH=path))
         return frames
 
-    def end(self, name: str) -> None:
-        """In order, and not started again."""
+    def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """In order unless another signal is given, and not started again."""
         self._commands.pop(name, None)
         process = self.processes.pop(name)
-        process.terminate()
+        process.send_signal(number)
         process.wait(20)
 
     def strike(self, name: str, number: signal.Signals = signal.SIGKILL) -> float:

@@ -30,6 +30,22 @@ def test_every_setting_has_a_default(tmp_path: Path) -> None:
     assert config.planner.codecs == tuple(CODECS)
 
 
+@pytest.mark.parametrize(
+    ("lease", "remedy"),
+    [
+        ('bridge = "bridge-home"', "name this gateway's side"),
+        ('side = "edge"', "name the bridge between the sides"),
+        ('when_cut = "lead"', "name the bridge, or leave when_cut out"),
+        ('side = "edge"\nbridge = "bridge-home"\nwhen_cut = "hope"', "'wait' or 'lead'"),
+    ],
+)
+def test_a_bridge_and_its_sides_are_set_together(tmp_path: Path, lease: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=remedy):
+        load(tmp_path, f"[lease]\n{lease}\n")
+    whole = load(tmp_path, '[lease]\nside = "edge"\nbridge = "bridge-home"\n').lease
+    assert (whole.side, whole.bridge, whole.when_cut) == ("edge", "bridge-home", "wait")
+
+
 def test_settings_are_taken(tmp_path: Path) -> None:
     config = load(
         tmp_path,

@@ -393,7 +393,7 @@ def test_nodes_profile_one_after_the_other_workers_first_and_a_slow_one_holds_no
     assert turns.admit([], 60.0) == set()
 
 
-FIELDS = {"node": "cam1", "peer": "edge1", "device": "cam1", "boot": "b1", "name": "person"}
+FIELDS = {"node": "cam1", "peer": "edge1", "device": "cam1", "boot": "b1", "name": "person", "bridge": "b"}
 
 
 @pytest.fixture(scope="module")

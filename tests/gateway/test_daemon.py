@@ -116,7 +116,15 @@ def fetch(hub: MemoryBroker, node: str, sha: str) -> BlobPiece:
 
 
 def test_garbage_on_every_topic_is_counted_and_told_and_nothing_ends(daemon: GatewayDaemon, hub: MemoryBroker) -> None:
-    fields = {"node": "cam1", "peer": "edge1", "device": "cam1", "boot": "b1", "name": "x", "model": "0" * 16}
+    fields = {
+        "node": "cam1",
+        "peer": "edge1",
+        "device": "cam1",
+        "boot": "b1",
+        "name": "x",
+        "bridge": "b",
+        "model": "0" * 16,
+    }
     alerts: list[m.Alert] = []
     bus = hub.connect()
     bus.subscribe(topics.ALERT.at(SITE, node="gateway"), lambda d: alerts.append(m.Alert.from_json(d.payload)))

@@ -309,7 +309,15 @@ def test_what_cannot_be_true_is_refused_and_changes_nothing(
     assert world.links.facts("cam1", "edge1", 0.0) is None
 
 
-FIELDS = {"node": "cam1", "peer": "edge1", "model": KEY, "device": "cam1", "boot": "b1", "name": "person"}
+FIELDS = {
+    "node": "cam1",
+    "peer": "edge1",
+    "model": KEY,
+    "device": "cam1",
+    "boot": "b1",
+    "name": "person",
+    "bridge": "b",
+}
 TOPICS = [kind.at("home", **{name: FIELDS[name] for name in kind.fields}) for kind in topics.TOPICS]
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

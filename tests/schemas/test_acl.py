@@ -37,6 +37,7 @@ FIELDS = {
     "boot": ("b",),
     "model": ("m",),
     "name": ("n",),
+    "bridge": ("b",),
 }
 
 

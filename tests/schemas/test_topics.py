@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from splitbus_schemas.errors import ConfigError, DecodeError
 from splitbus_schemas.ids import check_id, is_id, is_sha256, model_key, sha256
 from splitbus_schemas.messages import Message
-from splitbus_schemas.topics import ECHO, JOB, MODEL, PLAN, REPLY, TOPICS, Topic, parse_topic
+from splitbus_schemas.topics import BEYOND, ECHO, JOB, MODEL, PLAN, REPLY, TOPICS, Topic, parse_topic
 
 ids = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,40}", fullmatch=True)
 kinds = st.sampled_from(TOPICS)
@@ -113,7 +113,7 @@ def test_topics_end_at_200_bytes() -> None:
 
 def test_the_registry_is_sound() -> None:
     """WIRE-6: roles, delivery and contents of every topic make sense together."""
-    roles = {"node", "device", "nodes", "workers", "gateway", "operators"}
+    roles = {"node", "device", "nodes", "workers", "gateway", "operators", "bridge"}
     assert len({kind.name for kind in TOPICS}) == len({kind.pattern for kind in TOPICS}) == len(TOPICS)
     for kind in TOPICS:
         assert kind.writers
@@ -124,7 +124,7 @@ def test_the_registry_is_sound() -> None:
         assert kind.about.endswith(".")
         assert not (kind.message and kind.packets), "readable or binary, not both"
         assert not (kind.packets and kind.retain), "data is never retained"
-        assert kind.message or kind.packets or kind is ECHO
+        assert kind.message or kind.packets or kind in (ECHO, BEYOND)
         assert kind.message is None or issubclass(kind.message, Message)
     assert all(kind.writers == ("gateway",) for kind in TOPICS if kind.pattern.startswith("ctl/"))
 
