@@ -31,7 +31,7 @@ check:
 
 # What each decoder is given, from the committed corpus on; finds are left in build/fuzz.
 RUNS ?= 200000
-FUZZED := packet sealed-packet opened parts codec coefficients tables message signed text
+FUZZED := packet sealed-packet opened parts codec coefficients differences tables file message signed keys card text publish journal record
 
 fuzz: $(VENV)/fuzz.stamp
 	@for target in $(FUZZED); do \

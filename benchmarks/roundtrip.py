@@ -36,11 +36,12 @@ from splitbus_demo import efficientnet
 from splitbus_demo.broker import Broker, start_broker
 from splitbus_device import Answer, InferenceSession
 from splitbus_gateway.registry import Registry
+from splitbus_gateway.signing import Signer
 from splitbus_gateway.slicing import SliceBook
 from splitbus_runtime.mqtt import MqttBus
 from splitbus_runtime.shelf import Shelf
 from splitbus_schemas.ids import model_key
-from splitbus_schemas.messages import ModelCard, NodeWork, Plan, PlanCut, PlanStage, SliceState
+from splitbus_schemas.messages import Message, ModelCard, NodeWork, Plan, PlanCut, PlanStage, SliceState
 from splitbus_schemas.topics import MODEL, PLAN, SLICES, WORK
 from splitbus_worker.settings import WorkerConfig
 
@@ -84,9 +85,9 @@ def main() -> None:
     for size, count in SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
             rounds = max(MIN_ROUNDS, chosen.rounds // (4 if count > LARGE else 1))
-            figures += _measure(_way_alone(size, Path(folder)), Path(folder), rounds)
+            figures += _measure(way_alone(size, Path(folder)), Path(folder), rounds)
     with tempfile.TemporaryDirectory() as folder:
-        figures += _measure(_with_inference(chosen.models, Path(folder)), Path(folder), chosen.rounds)
+        figures += _measure(with_inference(chosen.models, Path(folder)), Path(folder), chosen.rounds)
     report("Round trip of a frame: head, wire, tail, wire", figures, chosen.json)
 
 
@@ -94,8 +95,8 @@ def _measure(case: Case, folder: Path, rounds: int) -> list[Figure]:
     registry = Registry(folder / "gateway", samples=1)
     card = registry.add("bench", case.model)
     book = SliceBook(registry)
-    head_id, tail_id = _slice(book, card, 0, case.cut), _slice(book, card, case.cut, card.nodes)
-    shelf = Shelf(registry.store, _never, threads=1)
+    head_id, tail_id = slice_of(book, card, 0, case.cut), slice_of(book, card, case.cut, card.nodes)
+    shelf = Shelf(registry.store, never, threads=1)
     head, tail = shelf.open(head_id), shelf.open(tail_id)
     feeds = {spec.name: np.ones([size or 1 for size in spec.shape], spec.dtype) for spec in head.manifest.inputs}
     wire = head.manifest.outputs[0].name
@@ -109,9 +110,9 @@ def _measure(case: Case, folder: Path, rounds: int) -> list[Figure]:
         _worker(broker, folder / "gateway" / "blobs") as worker,
         InferenceSession(case.model, broker=f"mqtt://{broker.host}:{broker.port}", device=DEVICE, site=SITE,
                          deadline=20.0, window=IN_FLIGHT, store=folder / "gateway" / "blobs",
-                         sess_options=_one_thread()) as session,
+                         sess_options=one_thread()) as session,
     ):  # fmt: skip
-        _play_gateway(broker, card, case.cut, head_id, tail_id, session)
+        play_gateway(broker, card, case.cut, head_id, tail_id, session)
         ways = [
             Way("inprocess", in_process, [], []),
             Way("tcp", lambda: ask(head.session.run(feeds)[0]), [], [], (tcp_pid,)),
@@ -182,10 +183,17 @@ def _figures(case: Case, ways: list[Way], rate: float) -> list[Figure]:
 # The three ways
 
 
-def _play_gateway(
-    broker: Broker, card: ModelCard, cut: int, head: str, tail: str, session: InferenceSession
-) -> None:  # fmt: skip
+def play_gateway(
+    broker: Broker,
+    card: ModelCard,
+    cut: int,
+    head: str,
+    tail: str,
+    session: InferenceSession,
+    signer: Signer | None = None,
+) -> None:
     """Publish what a gateway would, and wait until the plan is followed."""
+    seal = (signer or Signer()).seal
     bus = MqttBus(broker.host, broker.port, client_id="bench-gateway")
     ready = threading.Event()
 
@@ -195,8 +203,12 @@ def _play_gateway(
 
     bus.subscribe(SLICES.at(SITE, node=WORKER), lambda delivery: seen(delivery.payload))
     bus.wait_connected(5)
-    bus.publish(MODEL.at(SITE, name=card.name), card.to_json(), qos=1, retain=True)
-    bus.publish(WORK.at(SITE, node=WORKER), NodeWork(slices=[tail]).to_json(), qos=1, retain=True)
+
+    def say(topic: str, message: Message) -> None:
+        bus.publish(topic, seal(topic, message), qos=1, retain=True)
+
+    say(MODEL.at(SITE, name=card.name), card)
+    say(WORK.at(SITE, node=WORKER), NodeWork(slices=[tail]))
     if not ready.wait(20):
         raise SystemExit("the worker did not get its slice ready")
     plan = Plan(
@@ -211,7 +223,7 @@ def _play_gateway(
         predicted_ms=50.0,
         reason="benchmark",
     )
-    bus.publish(PLAN.at(SITE, node=DEVICE, model=model_key(card.model)), plan.to_json(), qos=1, retain=True)
+    say(PLAN.at(SITE, node=DEVICE, model=model_key(card.model)), plan)
     deadline = time.monotonic() + 20
     while session.plan != "bench":
         if time.monotonic() > deadline:
@@ -258,7 +270,7 @@ def _tcp_tail(state_dir: Path, tail_id: str, wire: str) -> Iterator[tuple[Callab
 
 
 def _serve_tail(state_dir: Path, tail_id: str, wire: str, pipe: Connection) -> None:
-    shelf = Shelf(Registry(state_dir, samples=1).store, _never, threads=1)
+    shelf = Shelf(Registry(state_dir, samples=1).store, never, threads=1)
     tail = shelf.open(tail_id)
     shape = [size or 1 for size in tail.manifest.inputs[0].shape]
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -285,14 +297,14 @@ def _receive(connection: socket.socket) -> bytes:
 # Models and clocks
 
 
-def _way_alone(size: str, folder: Path) -> Case:
+def way_alone(size: str, folder: Path) -> Case:
     """A model that does next to nothing."""
     path = folder / f"identity_{size}.onnx"
-    onnx.save(_identity(SIZES[size] // 4), path)
+    onnx.save(identity(SIZES[size] // 4), path)
     return Case(size, path, 1, "wire")
 
 
-def _with_inference(models: Path | None, folder: Path) -> Case:
+def with_inference(models: Path | None, folder: Path) -> Case:
     """EfficientNet-Lite0, cut where 125,440 bytes cross."""
     given = models / REAL_MODEL if models is not None else None
     path = given if given is not None and given.is_file() else efficientnet.build(folder / REAL_MODEL)
@@ -301,7 +313,7 @@ def _with_inference(models: Path | None, folder: Path) -> Case:
     return Case("125kB", path, next(c.index for c in registry.get("bench").cuts if c.bytes == REAL_BYTES), "inference")
 
 
-def _identity(elements: int) -> onnx.ModelProto:
+def identity(elements: int) -> onnx.ModelProto:
     nodes = [helper.make_node("Neg", ["x"], ["h"]), helper.make_node("ReduceMax", ["h"], ["y"], keepdims=1)]
     graph = helper.make_graph(
         nodes,
@@ -312,18 +324,18 @@ def _identity(elements: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def _slice(book: SliceBook, card: ModelCard, first: int, last: int) -> str:
+def slice_of(book: SliceBook, card: ModelCard, first: int, last: int) -> str:
     made = book.slice_for(card.model, first, last)
     if made is None:
         raise SystemExit(f"nothing to run between cuts {first} and {last}")
     return made[0]
 
 
-def _never(sha256: str) -> None:
+def never(sha256: str) -> None:
     raise SystemExit(f"blob {sha256} should be in the store")
 
 
-def _one_thread() -> Any:
+def one_thread() -> Any:
     import onnxruntime as ort  # noqa: PLC0415, TID251 - the caller's own options, as a camera program has them
 
     options = ort.SessionOptions()

@@ -108,6 +108,8 @@ class Line:
     def ahead_of(self, device: str) -> int:
         """Expected microseconds until the next frame of a device is served: what runs, and its rivals' turns."""
         with self._lock:
+            if not self._waiting:
+                return self.ahead_us
             own = self._of_device[device]
             turns: Counter[str] = Counter()
             ahead = self.ahead_us - sum(ticket.expected_us for ticket in self._waiting)

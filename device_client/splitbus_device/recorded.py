@@ -11,7 +11,11 @@ import numpy as np
 
 from splitbus_device.answer import Answer
 from splitbus_device.journal import Bytes, Record
+from splitbus_schemas._kinds import DTYPES
+from splitbus_schemas._read import Reader
+from splitbus_schemas.codecs import CODINGS
 from splitbus_schemas.errors import DecodeError, JournalError, PayloadTooLargeError
+from splitbus_schemas.limits import MAX_RANK, MAX_TENSORS
 from splitbus_schemas.messages import Plan
 from splitbus_schemas.packet import Array, pack_tensor, unpack_tensor
 from splitbus_schemas.packet_types import Tensor
@@ -19,7 +23,18 @@ from splitbus_schemas.packet_types import Tensor
 Content: TypeAlias = tuple[bytes, list[Bytes]]
 """A record's facts and body."""
 
-_KEPT_FIELDS: Final = ("plan", "epoch", "frame", "total_ms", "attempts", "late", "reason", "outcome")
+_KEPT_FIELDS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "plan": str,
+    "epoch": int,
+    "frame": str,
+    "total_ms": (int, float),
+    "attempts": int,
+    "late": bool,
+    "reason": str,
+    "outcome": str,
+}
+MAX_ROWS: Final = 4 * MAX_TENSORS
+"""Tensors of a record: what crosses the cut, and the outputs that are complete before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +67,7 @@ def pack_inputs(feeds: Mapping[str, Any], names: Sequence[str] | None) -> Conten
 def unpack_inputs(record: Record) -> Inputs:
     """Raises DecodeError."""
     facts, tensors = _read(record)
-    names = facts.get("names")
-    return Inputs(_arrays(tensors), None if names is None else tuple(names))
+    return Inputs(_arrays(tensors), _names(record, facts))
 
 
 def pack_head(plan_json: bytes, sent: Sequence[Tensor], kept: Mapping[str, Array]) -> Content:
@@ -66,7 +80,7 @@ def unpack_head(record: Record) -> Head:
     """Raises DecodeError."""
     facts, tensors = _read(record)
     count = facts.get("sent")
-    if not isinstance(count, int) or not 0 <= count <= len(tensors) or not isinstance(facts.get("plan"), bytes):
+    if type(count) is not int or not 0 <= count <= len(tensors) or not isinstance(facts.get("plan"), bytes):
         raise DecodeError(f"the head of frame {record.key!r} is kept without its plan")
     return Head(Plan.from_json(facts["plan"]), tuple(tensors[:count]), _arrays(tensors[count:]))
 
@@ -84,18 +98,20 @@ def pack_answer(answer: Answer, names: Sequence[str] | None) -> Content:
 def unpack_answer(record: Record) -> tuple[Answer, tuple[str, ...] | None]:
     """The answer, marked as repeated, and the names of the outputs asked for. Raises DecodeError."""
     facts, tensors = _read(record)
-    names = facts.get("names")
-    try:
-        answer = Answer(
-            outputs=[unpack_tensor(tensor).copy() for tensor in tensors],
-            route=tuple(facts["route"]),
-            key=record.key,
-            repeated=True,
-            **{field: facts[field] for field in _KEPT_FIELDS},
-        )
-    except (KeyError, TypeError) as error:
-        raise DecodeError(f"the answer to frame {record.key!r} is kept without {error}") from None
-    return answer, None if names is None else tuple(names)
+    for field, kind in _KEPT_FIELDS.items():
+        if not isinstance(facts.get(field), kind):
+            raise DecodeError(f"the answer to frame {record.key!r} is kept without {field}")
+    route = _words(facts.get("route"))
+    if route is None:
+        raise DecodeError(f"the answer to frame {record.key!r} is kept without route")
+    answer = Answer(
+        outputs=[array.copy() for array in _arrays(tensors).values()],
+        route=route,
+        key=record.key,
+        repeated=True,
+        **{field: facts[field] for field in _KEPT_FIELDS},
+    )
+    return answer, _names(record, facts)
 
 
 def _packed(arrays: Any) -> list[Tensor]:
@@ -117,22 +133,45 @@ def _facts(tensors: Sequence[Tensor], **facts: Any) -> bytes:
 
 
 def _read(record: Record) -> tuple[dict[str, Any], list[Tensor]]:
-    """The facts and the tensors, which share the record's bytes."""
-    body = memoryview(record.body)
-    tensors, at = [], 0
+    """The facts and the tensors, which share the record's bytes. Raises DecodeError."""
     try:
         facts = msgpack.unpackb(record.facts)
-        for name, dtype, shape, coding, length, final in facts["tensors"]:
-            tensors.append(Tensor(name, dtype, tuple(shape), coding, body[at : at + length], final))
-            at += length
-    except (ValueError, TypeError, KeyError, msgpack.exceptions.UnpackException) as error:
+    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise DecodeError(f"a record of frame {record.key!r} cannot be read: {error}") from None
+    if not isinstance(facts, dict):
+        raise DecodeError(f"a record of frame {record.key!r} cannot be read: its facts are no map")
+    body, tensors, at = memoryview(record.body), [], 0
+    for row in Reader(facts, f"a record of frame {record.key!r}").rows("tensors", columns=6, limit=MAX_ROWS):
+        tensor = _tensor(row, body[at:])
+        tensors.append(tensor)
+        at += len(tensor.data)
     return facts, tensors
 
 
-def _arrays(tensors: Sequence[Tensor]) -> dict[str, Array]:
+def _tensor(row: Reader, rest: memoryview) -> Tensor:
     """Raises DecodeError."""
-    try:
-        return {tensor.name: unpack_tensor(tensor) for tensor in tensors}
-    except (KeyError, ValueError) as error:
-        raise DecodeError(f"a tensor in a record cannot be read: {error}") from None
+    name, dtype, coding, length = row.name(0), row.word(1), row.word(3), row.integer(4)
+    if dtype not in DTYPES or coding not in CODINGS or length > len(rest):
+        raise DecodeError(f"{row.what}: {name!r} is no tensor of {dtype} in {length} bytes of {coding}")
+    return Tensor(name, dtype, row.sizes(2, limit=MAX_RANK), coding, rest[:length], row.flag(5))
+
+
+def _arrays(tensors: Sequence[Tensor]) -> dict[str, Array]:
+    """What was kept as it is. Raises DecodeError."""
+    if any(tensor.coding != "raw" for tensor in tensors):
+        raise DecodeError("a tensor in a record is coded, and was kept as it is")
+    return {tensor.name: unpack_tensor(tensor) for tensor in tensors}
+
+
+def _names(record: Record, facts: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Of the outputs asked for. Raises DecodeError."""
+    asked = facts.get("names")
+    names = _words(asked)
+    if names is None and asked is not None:
+        raise DecodeError(f"frame {record.key!r} is kept with {asked!r:.80} as names of outputs")
+    return names
+
+
+def _words(found: Any) -> tuple[str, ...] | None:
+    """A list of texts; None for anything else."""
+    return tuple(found) if isinstance(found, list) and all(isinstance(word, str) for word in found) else None

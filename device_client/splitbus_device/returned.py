@@ -8,7 +8,7 @@ from typing import Any
 from splitbus_runtime.engine import Array, TensorInfo
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.messages import Step
-from splitbus_schemas.packet import unpack_tensor
+from splitbus_schemas.packet import dtype_name, unpack_tensor
 from splitbus_schemas.packet_types import Result, Spent
 
 
@@ -33,11 +33,17 @@ def outputs_of(wanted: Sequence[TensorInfo], kept: Mapping[str, Array], result: 
 
 def _fits(array: Array, info: TensorInfo) -> bool:
     """Whether dtype and known sizes agree; an empty shape may stand for one that nobody knows."""
-    if info.dtype and array.dtype.name != info.dtype:
+    if info.dtype and dtype_name(array) != info.dtype:
         return False
-    return not info.shape or (
-        len(info.shape) == array.ndim
-        and all(have == want or not isinstance(want, int) for have, want in zip(array.shape, info.shape, strict=True))
+    return (
+        not info.shape
+        or array.shape == info.shape
+        or (
+            len(info.shape) == array.ndim
+            and all(
+                have == want or not isinstance(want, int) for have, want in zip(array.shape, info.shape, strict=True)
+            )
+        )
     )
 
 

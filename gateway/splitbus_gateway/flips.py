@@ -80,7 +80,7 @@ def _tie(knob: _Knob, lead: Callable[[Problem], float]) -> float | None:
 def _root(at: Callable[[float], float], here: float, start: float, end: float) -> float | None:
     """Where a function that is linear, or nearly so, is zero between two positions."""
     finish = at(end)
-    if start * finish > 0 or start == finish:
+    if start == finish or min(start, finish) > 0 or max(start, finish) < 0:  # their product may be too small to tell
         return None
     low, high = here, end
     for turn in range(_HALVINGS):
@@ -118,8 +118,8 @@ def _link_knobs(problem: Problem, ends: tuple[str, str], link: LinkFacts) -> Ite
         low, high = _around(link.down_mbit)
         yield _Knob("down_mbit", where, link.down_mbit, low, high, lambda v: turned(replace(link, down_mbit=v)))
     if link.rtt_ms is not None:
-        high = REACH * max(link.rtt_ms, 1.0)
-        yield _Knob("rtt_ms", where, link.rtt_ms, 0.0, high, lambda v: turned(replace(link, rtt_ms=v)))
+        low, high = link.rtt_ms / REACH, REACH * max(link.rtt_ms, 1.0)
+        yield _Knob("rtt_ms", where, link.rtt_ms, low, high, lambda v: turned(replace(link, rtt_ms=v)))
 
 
 def _node_knobs(problem: Problem, facts: NodeFacts) -> Iterator[_Knob]:
@@ -139,8 +139,8 @@ def _node_knobs(problem: Problem, facts: NodeFacts) -> Iterator[_Knob]:
 
     yield _Knob("whole_ms", facts.node, whole, *_around(whole), slower)
     if facts.node != problem.device.node:
-        high = REACH * max(facts.wait_ms, whole)
-        yield _Knob("wait_ms", facts.node, facts.wait_ms, 0.0, high, lambda v: turned(replace(facts, wait_ms=v)))
+        low, high = facts.wait_ms / REACH, REACH * max(facts.wait_ms, whole)
+        yield _Knob("wait_ms", facts.node, facts.wait_ms, low, high, lambda v: turned(replace(facts, wait_ms=v)))
 
 
 def _around(value: float) -> tuple[float, float]:

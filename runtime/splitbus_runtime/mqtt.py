@@ -275,7 +275,7 @@ class MqttBus:
                 with self._lock:
                     say_goodbye(sock, DISCONNECT, GOODBYE_SECONDS)
                 break
-            if drain.moves(unacknowledged(sock), now):
+            if drain.is_due(now) and drain.moves(unacknowledged(sock), now):
                 client.forgive()
             self._step(client, sock)
             if not self.connected and now - opened > CONNECT_SECONDS and not leaving:

@@ -17,6 +17,7 @@ from splitbus_runtime.trust import Trust
 from splitbus_schemas.entropy import Coder, read_coder
 from splitbus_schemas.errors import DecodeError, ModelError, SignatureError
 from splitbus_schemas.messages import SliceManifest, TablesRef, decode_message
+from splitbus_schemas.packet import dtype_name
 from splitbus_schemas.signature import SLICE
 
 SESSION_OVERHEAD_BYTES: Final = 4 * 2**20
@@ -50,7 +51,7 @@ class Slice:
             array = feeds.get(spec.name)
             if array is None:
                 raise ModelError(f"slice {self.id[:12]} needs tensor {spec.name!r}, which did not come")
-            if array.dtype.name != spec.dtype or not _fits(array.shape, spec.shape):
+            if dtype_name(array) != spec.dtype or not _fits(array.shape, spec.shape):
                 raise ModelError(
                     f"slice {self.id[:12]} takes {spec.name!r} as {spec.dtype}{spec.shape}, "
                     f"not {array.dtype.name}{list(array.shape)}"
@@ -58,8 +59,9 @@ class Slice:
 
 
 def _fits(shape: tuple[int, ...], expected: list[int | None]) -> bool:
-    return len(shape) == len(expected) and all(
-        want is None or have == want for have, want in zip(shape, expected, strict=True)
+    return list(shape) == expected or (
+        len(shape) == len(expected)
+        and all(want is None or have == want for have, want in zip(shape, expected, strict=True))
     )
 
 

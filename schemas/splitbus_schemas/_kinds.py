@@ -116,7 +116,7 @@ def _write_spent(spent: Sequence[Spent]) -> list[list[Any]]:
 
 def _read_spent(reader: Reader) -> tuple[Spent, ...]:
     rows = reader.rows("spent", columns=7, limit=MAX_SPENT)
-    return tuple(Spent(row.id(0), *(row.integer(i) for i in range(1, 7))) for row in rows)
+    return tuple(Spent(row.id(0), *row.integers(1, 7)) for row in rows)
 
 
 def _write_job(job: Job) -> tuple[dict[str, Any], Body]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.ids import is_id, is_sha256
@@ -18,6 +18,9 @@ from splitbus_schemas.limits import (
 from splitbus_schemas.topics import REPLY
 
 Key: TypeAlias = str | int
+
+MAX_UTF8_BYTES: Final = 4
+"""Of one character."""
 
 
 class Reader:
@@ -44,7 +47,7 @@ class Reader:
 
     def _string(self, key: Key, limit: int) -> str:
         value = self._get(key)
-        if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > limit:
+        if not isinstance(value, str) or not _fits(value, limit):
             raise self._wrong(key, f"a text of at most {limit} bytes")
         return value
 
@@ -54,6 +57,14 @@ class Reader:
         if type(value) is not int or not 0 <= value <= limit:
             raise self._wrong(key, f"a whole number from 0 to {limit}")
         return value
+
+    def integers(self, first: int, last: int) -> list[int]:
+        """Whole numbers of a row, from one place to before another."""
+        values: list[int] = self._values[first:last]
+        for place, value in enumerate(values, first):
+            if type(value) is not int or not 0 <= value <= MAX_INTEGER:
+                raise self._wrong(place, f"a whole number from 0 to {MAX_INTEGER}")
+        return values
 
     def flag(self, key: Key) -> bool:
         """True or false."""
@@ -108,8 +119,10 @@ class Reader:
         value = self._get(key)
         if not isinstance(value, list) or len(value) > limit:
             raise self._wrong(key, f"a list of at most {limit} sizes")
-        row = Reader(value, f"{self.what}: {key}")
-        return tuple(row.integer(i, limit=MAX_TENSOR_BYTES) for i in range(len(value)))
+        for place, size in enumerate(value):
+            if type(size) is not int or not 0 <= size <= MAX_TENSOR_BYTES:
+                raise DecodeError(f"{self.what}: {key}: {place} is not a whole number from 0 to {MAX_TENSOR_BYTES}")
+        return tuple(value)
 
     def row(self, key: Key, columns: int) -> Reader:
         """A list of at least `columns` values; later versions may append more."""
@@ -127,3 +140,8 @@ class Reader:
         if not isinstance(value, list) or len(value) < columns:
             raise DecodeError(f"{what}: a row is no list of {columns} values")
         return Reader(value, what)
+
+
+def _fits(text: str, limit: int) -> bool:
+    """Whether a text takes at most so many bytes; one of few characters need not be encoded to tell."""
+    return len(text) * MAX_UTF8_BYTES <= limit or len(text.encode("utf-8", "surrogatepass")) <= limit

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+from typing import Final
 
 from splitbus_schemas.errors import ConfigError
 from splitbus_schemas.limits import MAX_ID_BYTES
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256_CHARS: Final = 64
 
 MODEL_KEY_CHARS = 16
+
+_REMEMBERED: Final = 1024
+"""Names that were looked at: a frame's are those of the frame before."""
 
 
 def is_id(text: str) -> bool:
     """Whether `text` may stand as one level of a topic: [a-z0-9_-], not empty, at most 64 bytes."""
-    return len(text) <= MAX_ID_BYTES and _ID.fullmatch(text) is not None
+    return len(text) <= MAX_ID_BYTES and _is_id(text)
 
 
 def check_id(what: str, text: str) -> str:
@@ -30,6 +36,16 @@ def check_id(what: str, text: str) -> str:
 
 def is_sha256(text: str) -> bool:
     """Whether `text` is a SHA-256 in lower-case hexadecimal."""
+    return len(text) == _SHA256_CHARS and _is_sha256(text)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+@functools.lru_cache(_REMEMBERED)
+def _is_sha256(text: str) -> bool:
     return _SHA256.fullmatch(text) is not None
 
 

@@ -14,6 +14,7 @@ offset  size  field
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 import zlib
@@ -53,13 +54,23 @@ KNOWN_KINDS: Final = (*KINDS_BY_NUMBER, *SEALED_KINDS)
 Array: TypeAlias = NDArray[Any]
 
 
+def dtype_name(array: Array) -> str:
+    """What `array.dtype.name` is, which numpy works out anew each time: that takes 2 us and more."""
+    return _name_of(array.dtype)
+
+
+@functools.lru_cache(64)
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return dtype.name
+
+
 def pack_tensor(name: str, array: Array, coding: str, *, final: bool = False, coder: Coder | None = None) -> Tensor:
     """`array` as a tensor of the wire; under a coding for pictures, what is none is coded as `coding_for` says.
 
     A tensor of coefficients comes with its `coder`; those that it cannot hold within its bound are sent as they are.
     Raises PayloadTooLargeError; ConfigError for a picture without Pillow; KeyError for a dtype or coding not ours.
     """
-    dtype = array.dtype.name
+    dtype = dtype_name(array)
     asked, shift = coding, CODINGS[coding].shift
     coding = coding_for(asked, dtype, array.shape, final=final)
     little = DTYPES[dtype]

@@ -50,14 +50,21 @@ class Topic:
 
     def match(self, topic: str) -> dict[str, str] | None:
         """The fields of `topic`, with `site`, or None when it is of another kind."""
-        match = _compiled(self.pattern).fullmatch(topic) if len(topic) <= MAX_TOPIC_BYTES else None
-        fields = match.groupdict() if match else None
-        return fields if fields and all(is_id(value) for value in fields.values()) else None
+        fields = _match(self.pattern, topic) if len(topic) <= MAX_TOPIC_BYTES else None
+        return dict(fields) if fields is not None else None
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The names of the fields, left to right."""
         return tuple(_FIELD.findall(self.pattern))
+
+
+@functools.lru_cache(1024)
+def _match(pattern: str, topic: str) -> tuple[tuple[str, str], ...] | None:
+    """Remembered, for frames come and go under the same few topics."""
+    match = _compiled(pattern).fullmatch(topic)
+    fields = match.groupdict() if match else {}
+    return tuple(fields.items()) if fields and all(is_id(value) for value in fields.values()) else None
 
 
 @functools.cache

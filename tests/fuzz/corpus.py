@@ -12,11 +12,14 @@ from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.fuzz.targets import CODING_NAMES, KINDS, REFERENCE, TARGETS
+from tests.fuzz.targets import CODING_NAMES, KINDS, RECORD_KINDS, REFERENCE, SEGMENT, TARGETS
 from tests.packets import FILES, MESSAGES, PACKETS
 from tests.schemas.coefficients import CODER, TABLES, example
 from tests.schemas.wire import FILE_LENGTH, FILE_PREFIX, PREFIX
 
+from splitbus_device.answer import Answer
+from splitbus_device.journal import write_record
+from splitbus_device.recorded import pack_answer, pack_head, pack_inputs
 from splitbus_gateway.signing import Signer
 from splitbus_schemas._sealed import write_clear
 from splitbus_schemas.codecs import encode_bytes
@@ -32,6 +35,11 @@ from splitbus_schemas.topics import TOPICS
 FOLDER: Final = Path(__file__).parent / "corpus"
 MAX_SEED_BYTES: Final = 16_384
 
+PROPERTIES: Final = (
+    b"\x01\x00\x02\x00\x00\x00\x09\x03\x00\x04text\x09\x00\x02id\x0b\x81\x01\x26\x00\x04plan\x00\x06p12/12"
+)
+"""Of a PUBLISH: format, expiry, content type, correlation data, subscription, and one of ours (MQTT 5, 3.3.2.3)."""
+
 _TEST_KEY: Final = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
 """Of RFC 8032, section 7.1, TEST 1."""
 
@@ -45,6 +53,7 @@ def made() -> dict[tuple[str, str], bytes]:
         **dict(_coefficients()),
         **dict(_documents()),
         **dict(_texts()),
+        **dict(_kept()),
     }
     return {key: data for key, data in seeds.items() if len(data) <= MAX_SEED_BYTES}
 
@@ -107,9 +116,40 @@ def _documents() -> Iterator[tuple[tuple[str, str], bytes]]:
     signer = Signer(Ed25519PrivateKey.from_private_bytes(_TEST_KEY))
     for name, message in MESSAGES.items():
         yield ("message", name), bytes([KINDS.index(type(message))]) + message.to_json()
+    yield ("keys", "keys"), MESSAGES["keys"].to_json()
+    yield ("card", "card"), MESSAGES["model"].to_json()
     yield ("signed", "plan"), signer.seal("splitbus/v1/home/ctl/cam1/plan/m", MESSAGES["plan"])
     yield ("signed", "slice"), signer.seal(SLICE, MESSAGES["slice-manifest"])
     yield ("signed", "unsigned"), MESSAGES["plan"].to_json()
+
+
+def _kept() -> Iterator[tuple[tuple[str, str], bytes]]:
+    """What a device writes down of durable frames, and what a broker sends."""
+    template = PACKETS["job"]
+    assert isinstance(template, Job)
+    pixels = {"image": np.arange(48, dtype=np.float32).reshape(1, 3, 4, 4)}
+    answer = Answer(
+        outputs=[np.arange(6, dtype=np.float32)], route=("cam1", "edge1"), plan="p12", epoch=12, frame="cam1/k3x9/7",
+        total_ms=8.5,
+    )  # fmt: skip
+    contents = (
+        pack_inputs(pixels, ["logits"]),
+        pack_head(MESSAGES["plan"].to_json(), template.tensors, pixels),
+        pack_answer(answer, None),
+    )
+    segment = b""
+    for place, (kind, (facts, body)) in enumerate(zip(RECORD_KINDS, contents, strict=True)):
+        joined = b"".join(body)
+        yield ("record", kind.name.lower()), bytes([place]) + len(facts).to_bytes(2, "little") + facts + joined
+        segment += b"".join(write_record(SEGMENT, len(segment), kind, "a.jpg", 7, facts, (joined,)))
+        yield ("journal", kind.name.lower()), segment
+    yield ("publish", "job"), _published("splitbus/v1/home/job/edge1/cam1", encode(template))
+    yield ("publish", "bare"), _published("splitbus/v1/home/node/cam1/status", b"{}", properties=b"")
+
+
+def _published(topic: str, payload: bytes, properties: bytes = PROPERTIES) -> bytes:
+    name = topic.encode()
+    return len(name).to_bytes(2, "big") + name + bytes([len(properties)]) + properties + payload
 
 
 def _texts() -> Iterator[tuple[tuple[str, str], bytes]]:

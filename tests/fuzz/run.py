@@ -12,7 +12,17 @@ from typing import Final
 import atheris
 
 with atheris.instrument_imports(
-    include=["splitbus_schemas", "splitbus_runtime.trust", "splitbus_runtime.sealing", "msgpack.fallback"]
+    include=[
+        "splitbus_schemas",
+        "splitbus_runtime.trust",
+        "splitbus_runtime.sealing",
+        "splitbus_runtime.keyring",
+        "splitbus_runtime.publish_packet",
+        "splitbus_device.cards",
+        "splitbus_device.journal",
+        "splitbus_device.recorded",
+        "msgpack.fallback",
+    ]
 ):
     from tests.fuzz.corpus import FOLDER
     from tests.fuzz.targets import TARGETS, try_one

@@ -16,14 +16,18 @@ from tests.packets import SEAL_SECRETS, SEAL_SHARE
 from tests.schemas.coefficients import CODER, SHAPE, Memory, example
 from tests.schemas.wire import seal, seal_file
 
-from splitbus_runtime.keyring import Keyring, Known
+from splitbus_device.cards import Cards, files_of
+from splitbus_device.journal import Kind, Record, scan
+from splitbus_device.recorded import unpack_answer, unpack_head, unpack_inputs
+from splitbus_runtime.keyring import Keyring, Known, read_keys
+from splitbus_runtime.publish_packet import read_publish
 from splitbus_runtime.sealing import Sealer
 from splitbus_runtime.trust import Trust
 from splitbus_schemas import messages as m
 from splitbus_schemas import packet, topics
 from splitbus_schemas.codecs import CODINGS
 from splitbus_schemas.entropy import read_coder
-from splitbus_schemas.errors import ConfigError, DecodeError
+from splitbus_schemas.errors import ConfigError, DecodeError, ModelError
 from splitbus_schemas.packet_types import Job, Result, Sealed, Tensor
 from splitbus_schemas.parts import Assembler
 from splitbus_schemas.references import Reference
@@ -50,6 +54,12 @@ CODING_NAMES: Final = sorted(name for name, coding in CODINGS.items() if coding.
 
 REFERENCE: Final = Reference(np.rint(example(1)).astype(np.int16).reshape(1, -1), 0, CODER.tables.id)
 """What the receiver of differences holds."""
+
+NOWHERE: Final = Path("/nowhere")
+"""A folder that is not there."""
+
+SEGMENT: Final = 3
+RECORD_KINDS: Final = (Kind.INPUT, Kind.HEAD, Kind.ANSWER)
 
 _TRUST: Final = Trust([PUBLIC_KEY])
 
@@ -82,7 +92,7 @@ def _opened(data: bytes) -> None:
     """The same, sealed by a camera that has a key: what a worker does with a hostile one."""
     kind, length = (data[0] if data else 0), int.from_bytes(data[1:3], "little")
     header, body = data[3 : 3 + length], data[3 + length :]
-    keyring = Keyring(_TRUST, site="home", path=Path(os.devnull) / "keys.json")
+    keyring = Keyring(_TRUST, site="home", path=NOWHERE / "keys.json")
     keyring.known = SEAL_KEYS
     sealed = _SESSION.seal(SEALED_AS, bytes([kind]) + header, body)
     found = packet.decode(seal(kind, header, sealed, packed=True))
@@ -157,6 +167,46 @@ def _signed(data: bytes) -> None:
             kind.from_json(_TRUST.open(context, data))
 
 
+def _keys(data: bytes) -> None:
+    """A list of keys that the gateway signed, as nodes look keys up in it."""
+    read_keys(m.KeyList.from_json(data))
+
+
+def _card(data: bytes) -> None:
+    """A model's card, and where a device would put its files."""
+    cards = Cards()
+    cards.note("person", data)
+    card = cards.wait(lambda _: True, 0.0)
+    if card is None:
+        return
+    folder = NOWHERE / "models"
+    with contextlib.suppress(ModelError):
+        for _, path in files_of(card, folder):
+            if not Path(os.path.normpath(path)).is_relative_to(folder):
+                raise AssertionError(f"{path} lies elsewhere")
+
+
+def _publish(data: bytes) -> None:
+    """What a broker sends, behind the fixed header."""
+    read_publish(data, retain=False)
+
+
+def _journal(data: bytes) -> None:
+    """A segment of the journal: what is no record is told, and nothing is left out."""
+    found = list(scan(SEGMENT, data))
+    if sum(one.spot.length for one in found) != len(data):
+        raise AssertionError(f"{found} leaves out some of {len(data)} bytes")
+    if any(one.record is None for one in found):
+        raise DecodeError("damaged")
+
+
+def _record(data: bytes) -> None:
+    """Kind, length of the facts in two bytes, facts, body: behind a right checksum."""
+    reads = (unpack_inputs, unpack_head, unpack_answer)
+    kind, length = (data[0] if data else 0) % len(reads), int.from_bytes(data[1:3], "little")
+    reads[kind](Record(RECORD_KINDS[kind], "a.jpg", 7, data[3 : 3 + length], data[3 + length :]))
+
+
 def _text(data: bytes) -> None:
     """A topic, and a key as settings have it."""
     text = data.decode(errors="replace")
@@ -177,6 +227,11 @@ TARGETS: Final[dict[str, Target]] = {
     "file": _file,
     "message": _message,
     "signed": _signed,
+    "keys": _keys,
+    "card": _card,
+    "publish": _publish,
+    "journal": _journal,
+    "record": _record,
     "text": _text,
 }
 

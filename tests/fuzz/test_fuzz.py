@@ -11,6 +11,7 @@ import resource
 import time
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.fuzz.corpus import committed, made
@@ -21,6 +22,9 @@ from splitbus_schemas.limits import MAX_TENSOR_BYTES
 from splitbus_schemas.messages import BlobRequest, Message
 
 RUNS = int(os.environ.get("SPLITBUS_FUZZ_RUNS", "4000"))
+CHECKED = {"packet", "signed", "journal", "parts"}
+"""A checksum or signature refuses all damage; parts tell nothing."""
+
 SECONDS = 3.0
 """For one input; the slowest takes a hundredth of it, but machines pause."""
 
@@ -62,7 +66,12 @@ def test_damaged_inputs_are_read_or_refused(name: str) -> None:
     outcomes = [run_bounded(name, data) for data in itertools.islice(mutants(seeds, seed=5), RUNS)]
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < MEMORY >> 10, f"{name} made the process {grown >> 10} MB larger"
-    if name not in {"packet", "parts", "signed"}:  # a checksum or signature refuses all damage, parts tell nothing
+    if name not in {
+        "packet",
+        "parts",
+        "signed",
+        "journal",
+    }:  # a checksum or signature refuses all damage, parts tell nothing
         assert 0 < sum(outcomes) < len(outcomes), "some damage matters, some does not; or nothing was tried"
 
 
@@ -80,3 +89,9 @@ def test_every_message_is_fuzzed() -> None:
     ours = {kind for kind in Message.__subclasses__() if kind.__module__ == Message.__module__}
     assert set(KINDS) == ours
     assert BlobRequest in KINDS
+
+
+def test_make_fuzz_runs_every_decoder() -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    fuzzed = next(line for line in makefile.splitlines() if line.startswith("FUZZED :="))
+    assert set(fuzzed.removeprefix("FUZZED :=").split()) == set(TARGETS)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.gateway.planning import broken, codings, every_way, limited_problems, node, problems, shape, three_tiers
 
+from splitbus_gateway import planner
 from splitbus_gateway.constraints import HEADROOM, unmet
 from splitbus_gateway.hysteresis import History, Settings, lean, should_switch
 from splitbus_gateway.links import Links
@@ -294,34 +293,28 @@ def large_problem(cuts: int = 48, codecs: int = 5, edges: int = 4, clouds: int =
     )  # fmt: skip
 
 
-def test_48_cuts_5_codecs_4_edges_and_2_clouds_take_a_few_milliseconds(capsys: pytest.CaptureFixture[str]) -> None:
-    problem = large_problem()
-    times: list[float] = []
-    choice: Choice = plan(problem)
-    for _ in range(9):
-        begun = time.perf_counter()
-        choice = plan(problem)
-        times.append(1e3 * (time.perf_counter() - begun))
-    with capsys.disabled():
-        sys.stdout.write(f" [{choice.considered} ways in {np.median(times):.1f} ms] ")
-    assert choice.considered == 1 + 6 * 240 + 8 * 25 * (48 * 47 // 2)
-    assert min(times) < 25.0
+def test_48_cuts_5_codecs_4_edges_and_2_clouds_are_all_considered() -> None:
+    """How long that takes is measured by benchmarks/planner.py."""
+    assert plan(large_problem()).considered == 1 + 6 * 240 + 8 * 25 * (48 * 47 // 2)
 
 
 @pytest.mark.parametrize("objective", [*OBJECTIVES.values(), Objective(1.0, 0.5, 0.1, 0.2)])
-def test_100_cuts_and_8_codecs_over_three_tiers_take_less_than_10_milliseconds(
-    objective: Objective, capsys: pytest.CaptureFixture[str]
+def test_100_cuts_and_8_codecs_over_three_tiers_are_priced_together_and_few_one_by_one(
+    objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What makes a plan quick: of 317,000 ways, only those that are told of are priced step by step."""
+    priced: list[Split] = []
+
+    def counted(problem: Problem, split: Split) -> Priced:
+        priced.append(split)
+        return price(problem, split)
+
+    monkeypatch.setattr(planner, "price", counted)
     problem = replace(large_problem(cuts=100, codecs=8, edges=1, clouds=1), objective=objective)
-    times: list[float] = []
-    for _ in range(9):
-        begun = time.perf_counter()
-        choice = plan(problem)
-        times.append(1e3 * (time.perf_counter() - begun))
-    with capsys.disabled():
-        sys.stdout.write(f" [{choice.considered} ways in {np.median(times):.1f} ms] ")
+    choice = plan(problem)
     assert choice.considered == 1 + 2 * 800 + 64 * (100 * 99 // 2)
-    assert min(times) < 10.0
+    assert choice.best.split in priced
+    assert len(priced) <= 2
 
 
 # --- hysteresis

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitbus_runtime.drain import PATIENCE_S, Drain
+from splitbus_runtime.drain import LOOK_S, PATIENCE_S, Drain
 
 
 def test_a_backlog_that_shrinks_moves_and_one_that_stands_does_not() -> None:
@@ -34,3 +35,12 @@ def test_after_the_last_of_a_backlog_its_answer_has_time_to_come() -> None:
 def test_a_backlog_that_never_shrinks_never_moves(sizes: list[int]) -> None:
     drain = Drain()
     assert not any(drain.moves(left, float(turn)) for turn, left in enumerate(sorted(sizes)))
+
+
+def test_a_busy_connection_is_looked_at_now_and_then() -> None:
+    """Often enough that a backlog which moves is seen to, long before the answer to a ping is overdue."""
+    drain = Drain()
+    looked = [turn / 1000 for turn in range(1000) if drain.is_due(turn / 1000)]
+    assert looked[0] == 0.0
+    assert len(looked) == pytest.approx(1.0 / LOOK_S, abs=1)
+    assert LOOK_S < PATIENCE_S / 10

@@ -149,3 +149,12 @@ def test_ids_and_hashes() -> None:
     assert not any(is_sha256(text) for text in ("", digest[:-1], digest.upper(), digest + "0", digest[:-1] + "\u0660"))
     assert model_key(digest) == "e3b0c44298fc1c14"
     assert is_id(model_key(digest))
+
+
+def test_what_a_match_gave_is_the_callers_own() -> None:
+    """Matches are remembered; what one caller does with its fields is nothing to the next."""
+    topic = REPLY.at("home", node="cam1", boot="k3x9")
+    first = REPLY.match(topic)
+    assert first is not None
+    first["node"] = "cam2"
+    assert REPLY.match(topic) == {"site": "home", "node": "cam1", "boot": "k3x9"}
