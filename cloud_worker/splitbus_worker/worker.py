@@ -319,6 +319,7 @@ class Worker:
 
     def _loaded(self, problem: SplitbusError | None) -> None:
         if problem is not None:
+            self.agent.note_failure(problem)
             self.agent.alert("slices_failed", str(problem))
         self.agent.tell_slices()
 

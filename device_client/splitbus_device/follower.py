@@ -166,6 +166,7 @@ class PlanFollower:
         try:
             active = self._activate(plan)
         except SplitbusError as error:
+            self._agent.note_failure(error)  # first: the gateway is to know why when it hears that the plan failed
             self._agent.alert("plans_failed", f"plan {plan.plan} cannot be followed: {error}", self._topic)
             self._tell(plan.plan, plan.epoch, "failed", str(error))
             return

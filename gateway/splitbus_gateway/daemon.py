@@ -28,6 +28,7 @@ from splitbus_gateway.stream import StreamSettings
 from splitbus_runtime.agent import new_boot, timestamp
 from splitbus_runtime.bus import Bus, Delivery
 from splitbus_runtime.health import Health, Verdict
+from splitbus_runtime.twins import look_after_each_other
 from splitbus_schemas.errors import SplitbusError
 from splitbus_schemas.topics import MODEL, STATUS
 
@@ -120,6 +121,7 @@ class GatewayDaemon:
             pulse=self.health.pulses.add("blobs", STUCK_SECONDS),
             serves=self.leadership.leads,
         )
+        look_after_each_other(self._control, self._data)
         cards = MODEL.at(self.config.site, name="+")
         self._control.subscribe([*self._controller.filters, cards, self._keys.topic], self._inbox.put, qos=1)
         self._control.subscribe(self._presence.echo_topic, self._inbox.put)

@@ -51,5 +51,8 @@ class FencedBus:
     def watch(self, watcher: Watcher) -> None:
         self._bus.watch(watcher)
 
+    def doubt(self) -> None:
+        self._bus.doubt()
+
     def close(self) -> None:
         self._bus.close()

@@ -38,7 +38,7 @@ class History:
     """The last change: when, what the plan cost then, and how many changes in a row undid the one before.
 
     `leaning` is what has added up since for better ways, in seconds of the least gain; `weighed_at` is when they were
-    looked at last, infinite for never.
+    looked at last, infinite for never. `free`: the better way was not there at the change, so nobody chose to leave it.
     """
 
     switched_at: float
@@ -46,6 +46,7 @@ class History:
     turns: int = 0
     leaning: float = 0.0
     weighed_at: float = float("inf")
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def should_switch(
     gain = costs - best_costs
     least = _least(current, settings, objective)
     stays = history.leaning >= settings.settle_s * (1 - settings.settled)
-    needed = max(settings.settled * least if stays else least, _noise(current, best, objective))
+    usual = max(settings.settled * least if stays else least, _noise(current, best, objective))
+    needed = 0.0 if history.free else usual
     if gain <= needed and not breach:
         return Verdict(switch=False, why=f"{best.split} would gain {gain:.1f}{unit}, a change needs {needed:.1f}{unit}")
     if costs > settings.sharp * history.price_then:

@@ -163,6 +163,11 @@ class World:
         """Edge and cloud nodes that are ready, by name."""
         return [view for _, view in sorted(self.nodes.items()) if view.is_ready and view.tier in ("edge", "cloud")]
 
+    @property
+    def full(self) -> set[str]:
+        """Nodes whose disk is full, by what they say themselves."""
+        return {view.node for view in self.nodes.values() if view.current_slices and view.current_slices.full}
+
 
 @dataclass(frozen=True, slots=True)
 class _When:

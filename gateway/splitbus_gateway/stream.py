@@ -164,11 +164,12 @@ class Stream:
             return
         self._broken_epoch = state.epoch
         reason = f"is not used: {self.device} could not load its slice ({state.reason or 'no reason given'})"
-        self._barred.add((view.node for view in world.workers()), reason, now)
+        full = self.device if self.device in world.full else ""
+        self._barred.add((view.node for view in world.workers()), reason, now, full=full)
         turn.alerts.append(("plans_failed", f"{self.device} could not follow plan {state.plan}: {state.reason}"))
 
     def _facts(self, world: World, stream: StreamView, now: float, at: str) -> _Facts:
-        out, stats = self._barred.reasons(now), stream.stats
+        out, stats = self._barred.reasons(now, world.full), stream.stats
         avoided = dict.fromkeys(stats.avoided if stats else (), f"does not answer {self.device}")
 
         def problem(barred: Mapping[str, str]) -> Problem:
@@ -231,7 +232,7 @@ class Stream:
         """
         if self._there is None or self._there.issuperset(best.split.nodes[1:]):
             return self._history
-        return replace(self._history, switched_at=float("-inf"), leaning=float("inf"))
+        return replace(self._history, switched_at=float("-inf"), free=True)
 
     @staticmethod
     def _breach(facts: _Facts, choice: Choice) -> str:
@@ -302,7 +303,8 @@ class Stream:
         progress, pending = self._rollout.progress(facts.world, facts.now), self._rollout.pending
         if isinstance(progress, Failed):
             turn.alerts.append(("workers_failed", f"{progress.node} {progress.reason}: {self.device} does without it"))
-            self._barred.add([progress.node], progress.reason, facts.now)
+            full = progress.node if progress.node in facts.world.full else ""
+            self._barred.add([progress.node], progress.reason, facts.now, full=full)
             self._rollout.pending = pending = None
         broke = self._rollout.running is not None and facts.current is None
         if isinstance(progress, Ready) and pending:

@@ -25,12 +25,14 @@ from splitbus_runtime.linkbook import LinkBook
 from splitbus_runtime.processor import memory_mb
 from splitbus_runtime.profiler import Stopwatch, profile
 from splitbus_runtime.pulse import LONG_SECONDS
+from splitbus_runtime.room import LOOK_SECONDS, Room
 from splitbus_runtime.secrets import redacted
 from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.term_floor import TermFloor
 from splitbus_runtime.transport import PacketPort
 from splitbus_runtime.trust import Trust
+from splitbus_runtime.twins import look_after_each_other
 from splitbus_schemas.codecs import known_codecs
 from splitbus_schemas.errors import DecodeError, SplitbusError
 from splitbus_schemas.ids import check_id, model_key
@@ -126,6 +128,7 @@ class Agent:
         self.shelf = Shelf(
             store, self.blobs.fetch, threads=threads, slowdown=slowdown, limit_bytes=limit_bytes, trust=self.trust
         )  # fmt: skip
+        self._room = Room(store)
         self.links = LinkBook(self.port, control, site=site, node=node, boot=boot)
         self.broker_rtt_s: float | None = None
         self.last_echo = float("-inf")
@@ -157,6 +160,7 @@ class Agent:
         self._subscribe(PEERS.at(self.site, node=self.node), self._on_peers, signed=True)
         self.control.subscribe(ECHO.at(self.site, node=self.node), self._on_echo)
         self._subscribe(STATUS.at(self.site, node=self.node), self._on_own_status)
+        look_after_each_other(self.control, self.data)
         self.tell_slices()
         self.data.watch(self._on_connection)
         if self.tier == "device":
@@ -244,9 +248,15 @@ class Agent:
     def tell_slices(self, loading: tuple[str, ...] = ()) -> None:
         """Publish which slices are warm."""
         state = SliceState(
-            node=self.node, boot=self.boot, ready=self.shelf.ready, loading=list(loading), failed=dict(self._failed)
-        )
+            node=self.node, boot=self.boot, ready=self.shelf.ready, loading=list(loading), failed=dict(self._failed),
+            full=self._room.full or None,
+        )  # fmt: skip
         self.control.publish(SLICES.at(self.site, node=self.node), state.to_json(), qos=1, retain=True)
+
+    def note_failure(self, error: SplitbusError) -> None:
+        """Something could not be had: when the disk is full, others are told, and it is looked at until it is not."""
+        if self._room.note(error):
+            self.tell_slices()
 
     # What arrives
 
@@ -352,14 +362,28 @@ class Agent:
 
     def _newest_order(self) -> NodeWork | None:
         """Wait for an order, or to try the last one again; only the newest counts. None when it is time to stop."""
-        due = any(self._is_due(request) for request in self._work.profiles)
-        try:
-            work = self._orders.get(timeout=RETRY_SECONDS if due else None)
-        except queue.Empty:
-            return self._work
+        waited_s = 0.0
+        while True:
+            try:
+                work = self._orders.get(timeout=LOOK_SECONDS)
+                break
+            except queue.Empty:
+                waited_s += LOOK_SECONDS
+            if self._may_try_again(waited_s):
+                return self._work
         while work is not None and not self._orders.empty():
             work = self._orders.get()
         return work
+
+    def _may_try_again(self, waited_s: float) -> bool:
+        """Without room for it nothing is: it would be fetched in vain."""
+        if self._room.full:
+            if not self._room.returned():
+                return False
+            self._failed.clear()  # what is told as failed is not asked for, and all of it is tried again now
+            self.tell_slices()
+            return True
+        return waited_s >= RETRY_SECONDS and any(self._is_due(request) for request in self._work.profiles)
 
     def _follow(self, work: NodeWork) -> None:
         """Load what is wanted, then profile; a newer order that comes meanwhile is loaded at once."""
@@ -405,6 +429,7 @@ class Agent:
                 if self.stopping:
                     return
                 self._failed[slice_id] = str(error)
+                self._room.note(error)
                 self.alert("slices_failed", str(error))
         self.tell_slices()
 
@@ -423,8 +448,11 @@ class Agent:
             if not self.stopping:
                 self.alert("profiles_failed", str(error))
                 self._failed[request.whole] = str(error)
+                self._room.note(error)
                 self.tell_slices()
             return
+        if self._failed.pop(request.whole, None):
+            self.tell_slices()  # before the profile: a plan may want that very slice
         self._profiled[request.whole] = request.round
         topic = PROFILE.at(self.site, node=self.node, model=model_key(request.model))
         self.control.publish(topic, result.to_json(), qos=1, retain=True)

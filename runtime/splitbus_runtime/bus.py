@@ -76,6 +76,9 @@ class Bus(Protocol):
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher(connected)` at every change, and once now."""
 
+    def doubt(self) -> None:
+        """Find out at once whether the broker still answers: another connection to it was lost."""
+
     def close(self) -> None:
         """Say goodbye and end the thread; the will is not published."""
 
@@ -151,6 +154,9 @@ class MemoryBus:
 
     def watch(self, watcher: Watcher) -> None:
         watcher(self.connected)
+
+    def doubt(self) -> None:
+        """Memory does not fail."""
 
     def close(self) -> None:
         self.connected = False

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from splitbus_runtime.bus import Delivery, Handler, UserProperties, Watcher, Will
-from splitbus_runtime.drain import Drain
+from splitbus_runtime.liveness import Liveness
 from splitbus_runtime.paho_client import (
     REMEDIES,
     Client,
@@ -45,8 +45,8 @@ DIAL_SECONDS: Final = (2.0, 2.0, CONNECT_SECONDS)
 """Attempts take turns: old kernels ask again after 1, 3 and 7 s, so that a short attempt finds a link that is back
 sooner; where a round trip takes longer than two seconds, only a long one succeeds."""
 
-BACKOFF_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Waits between attempts: a broker or link that comes back is found within a second, one that is gone is not hammered.
+BACKOFF_SECONDS: Final = (0.05, 0.1, 0.2, *[0.4] * 12, 1.0)
+"""Waits between attempts: a broker that starts anew is found within 0.4 s, one that is gone is not hammered.
 Each is cut by up to a half at random: a broker's clients must not all come at once."""
 
 STABLE_SECONDS: Final = 5.0
@@ -62,7 +62,10 @@ DISCONNECT: Final = b"\xe0\x00"
 """The whole packet. paho closes its socket behind it; see `say_goodbye`."""
 
 KEEPALIVE_SECONDS: Final = 2
-"""A half-open connection is noticed within 4 s at either end, and the broker then publishes our will."""
+"""A half-open connection is noticed by the broker within 4 s, and it then publishes our will; by us, see `liveness`."""
+
+WAIT_SECONDS: Final = 0.5
+"""The network thread looks around so often at least."""
 
 MAX_QUEUED_BYTES: Final = 32 * 2**20
 """What paho may hold of ours behind a socket that takes no more; further messages are dropped and counted."""
@@ -119,6 +122,9 @@ class MqttBus:
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
         self._wake_w.setblocking(False)
+        self._doubted = False
+        self._sent_at = time.monotonic()
+        self._liveness = Liveness(self._sent_at)
         self._thread = threading.Thread(target=self._run, name=f"splitbus-bus-{client_id}", daemon=True)
         self._thread.start()
 
@@ -196,6 +202,10 @@ class MqttBus:
             connected = self.connected
         watcher(connected)
 
+    def doubt(self) -> None:
+        self._doubted = True
+        self._wake()
+
     def close(self) -> None:
         self._closing.set()
         self._wake()
@@ -267,7 +277,8 @@ class MqttBus:
         return client
 
     def _pump(self, client: Client) -> None:
-        opened, leaving, drain = time.monotonic(), 0.0, Drain()
+        opened = self._sent_at = time.monotonic()
+        self._liveness, leaving = Liveness(opened), 0.0
         while (sock := client.socket()) is not None:
             now = time.monotonic()
             leaving = leaving or (now if self._closing.is_set() else 0.0)
@@ -275,9 +286,9 @@ class MqttBus:
                 with self._lock:
                     say_goodbye(sock, DISCONNECT, GOODBYE_SECONDS)
                 break
-            if drain.is_due(now) and drain.moves(unacknowledged(sock), now):
-                client.forgive()
             self._step(client, sock)
+            if self._accepted and not self._answers(client, sock):
+                break
             if not self.connected and now - opened > CONNECT_SECONDS and not leaving:
                 self._fail("connected, but no CONNACK or SUBACK: is this an MQTT 5 broker?")
                 break
@@ -286,12 +297,33 @@ class MqttBus:
             if closing is not None:
                 closing.close()
 
+    def _answers(self, client: Client, sock: Any) -> bool:
+        """Ask the broker for a sign of life when it is time; False when it gives none."""
+        now, life = time.monotonic(), self._liveness
+        if life.is_to_look(now):
+            life.backlog(unacknowledged(sock), now)
+        if self._doubted:
+            self._doubted = False
+            life.doubt()
+        if life.is_dead(now):
+            self.problem = "connection lost: no answer, not even to a ping"
+            log.warning("broker at %s:%d: %s", self.host, self.port, self.problem)
+            return False
+        if life.is_to_ask(self._sent_at, now):
+            with self._lock:
+                client.ping()
+            self._sent_at = now
+            life.asked(now)
+        return True
+
     def _step(self, client: Client, sock: Any) -> None:
         """Wait for the socket or a wake-up, then let paho read and write once."""
         pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         writers = [sock] if client.want_write() else []
+        due_s = self._liveness.due_in(self._sent_at, time.monotonic()) if self._accepted else WAIT_SECONDS
+        patience_s = 0.0 if pending else min(WAIT_SECONDS, due_s)
         try:
-            readable, writable, _ = select.select([sock, self._wake_r], writers, [], 0.0 if pending else 0.5)
+            readable, writable, _ = select.select([sock, self._wake_r], writers, [], patience_s)
         except (OSError, ValueError):
             readable, writable = [sock], []
         if self._wake_r in readable:
@@ -299,6 +331,7 @@ class MqttBus:
                 self._wake_r.recv(4096)
         with self._lock:
             if sock in readable or pending:
+                self._liveness.heard(time.monotonic())
                 client.loop_read()
                 acknowledge_at_once(sock)
             if writable or (writers and not readable):
@@ -413,6 +446,7 @@ class MqttBus:
     def _put(self, client: Client, topic: str, payload: bytes, qos: int, *, retain: bool, properties: Any) -> None:
         if qos:  # only then: with this callback paho builds properties for each message of QoS 0, too
             client.on_publish = self._on_publish
+        self._sent_at = time.monotonic()
         mid = client.publish(topic, payload, qos, retain, properties).mid
         if qos:
             self._unacknowledged[mid] = topic

@@ -59,9 +59,12 @@ class Client(paho.Client):
             packet[REASON_AT] = IMPLEMENTATION_SPECIFIC
         return super()._handle_pubackcomp(cmd)
 
-    def forgive(self) -> None:
-        """Do not hold it against the broker that our last ping is unanswered: it waits behind what we sent before."""
-        self._ping_t = 0.0
+    def ping(self) -> None:
+        """Ask the broker for an answer."""
+        self._send_simple_command(paho.PINGREQ)
+
+    def _check_keepalive(self) -> None:
+        """Overrides paho's own: `liveness` says when to ping, and when to give up."""
 
 
 REMEDIES: Final = {

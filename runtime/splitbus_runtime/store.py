@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from splitbus_runtime.places import Array, Place, stamp
-from splitbus_schemas.errors import BlobError
+from splitbus_schemas.errors import BlobError, NoRoomError
 from splitbus_schemas.ids import is_sha256, sha256
 from splitbus_schemas.messages import WeightRef
 
@@ -270,6 +270,15 @@ class BlobStore:
                     self._total -= stat.st_size
             return before - self._total
 
+    def has_room(self, size: int) -> bool:
+        """Whether `size` bytes more could be written now; nothing is left of them."""
+        try:
+            with self._new_file("a look for room") as file:
+                _reserve(file, size)
+        except NoRoomError:
+            return False
+        return True
+
     # Inside
 
     def _blob(self, sha: str) -> Path:
@@ -307,7 +316,8 @@ class BlobStore:
         except OSError as error:
             reason = error.strerror or str(error)
             remedy = "free some space, or lower the store's limit" if error.errno in _NO_SPACE else "check the folder"
-            raise BlobError(f"{what} cannot be written to {self.folder}: {reason}; {remedy}") from error
+            kind = NoRoomError if error.errno in _NO_SPACE else BlobError
+            raise kind(f"{what} cannot be written to {self.folder}: {reason}; {remedy}") from error
 
     @contextlib.contextmanager
     def _new_file(self, what: str) -> Iterator[IO[bytes]]:
@@ -357,6 +367,13 @@ class BlobStore:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < old:
                     path.unlink()
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.write(bytes(size))
 
 
 def _read_json(path: Path) -> Any:

@@ -11,6 +11,7 @@ SplitbusError
 |   +-- MissingReferenceError  it tells differences from a frame that is not held here
 |   +-- StaleError        an order of a gateway that leads no more
 +-- BlobError             a blob that is missing or does not match its hash
+|   +-- NoRoomError       it does not fit on the disk any more
 +-- JournalError          a journal of durable frames that cannot be written
 +-- PayloadTooLargeError  a message larger than a limit, refused before it is sent
 +-- UnsatisfiableError    no plan meets the constraints
@@ -89,6 +90,10 @@ class StaleError(DecodeError):
 
 class BlobError(SplitbusError):
     """A blob that is missing, or whose bytes do not match its hash."""
+
+
+class NoRoomError(BlobError):
+    """Bytes that do not fit on the disk: there is nothing wrong with them, and later there may be room."""
 
 
 class JournalError(SplitbusError):

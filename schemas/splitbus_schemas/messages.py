@@ -292,6 +292,7 @@ class SliceState(Message):
     ready: list[Sha256] = Field(default_factory=list)
     loading: list[Sha256] = Field(default_factory=list)
     failed: dict[str, str] = Field(default_factory=dict)
+    full: str | None = Field(default=None, description="Why it can keep nothing more; none while its disk has room.")
 
 
 class Anchor(Part):

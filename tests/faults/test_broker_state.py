@@ -59,7 +59,7 @@ def missing(scene: Scene, newcomer: Watch) -> list[str]:
 def test_a_broker_forgets_everything(scene: Scene, record: Record, way: str) -> None:
     """Nothing is persistent here, so an orderly stop forgets as much as a power cut does."""
     first, took = time.monotonic(), list[float]()
-    for _ in range(runs(2, 50)):
+    for _ in range(runs(4, 50)):
         scene.settle_in()
         scene.broker.kill() if way == "killed" else scene.broker.stop()
         time.sleep(1.0)

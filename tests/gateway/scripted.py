@@ -52,12 +52,13 @@ def register(state: Path, name: str) -> Registry:
 class Node:
     """A scripted node: gets its slices ready at once and profiles what it is asked to, `slowness` times the reference.
 
-    `stuck` leaves orders undone, `broken` fails them. `shares` are the blocks' parts of the whole, even without them.
+    `stuck` leaves orders undone, `broken` fails them, `full` says that want of room is why.
+    `shares` are the blocks' parts of the whole, even without them.
     """
 
     def __init__(self, broker: MemoryBroker, name: str, tier: str, whole_ms: float, boot: str = "b1") -> None:
         self.name, self.tier, self.whole_ms, self.boot = name, tier, whole_ms, boot
-        self.stuck = self.broken = False
+        self.stuck = self.broken = self.full = False
         self.shares: list[float] = []
         self.work = m.NodeWork()
         self.peers: list[str] = []
@@ -99,9 +100,9 @@ class Node:
         """Do what was ordered."""
         ready = [] if self.broken else self.work.slices
         failed = dict.fromkeys(self.work.slices, "out of memory") if self.broken else {}
-        self.send(
-            topics.SLICES, m.SliceState(node=self.name, boot=self.boot, ready=ready, failed=failed), node=self.name
-        )
+        full = "no space left" if self.full else None
+        state = m.SliceState(node=self.name, boot=self.boot, ready=ready, failed=failed, full=full)
+        self.send(topics.SLICES, state, node=self.name)
 
     def _on_work(self, delivery: Delivery) -> None:
         self.work = m.NodeWork.from_json(delivery.payload)

@@ -67,3 +67,12 @@ def test_what_adds_up_is_never_less_than_nothing_nor_more_than_the_time(looks: l
         now += passed
         history = lean(history, way(100.0, "a"), way(ms, "b"), now, Settings(), LATENCY)
         assert 0.0 <= history.leaning <= now
+
+
+@pytest.mark.parametrize(("gain_ms", "switch"), [(3.0, True), (0.5, True), (0.0, False), (-1.0, False)])
+def test_a_way_that_was_not_there_before_needs_a_gain_but_none_beyond_noise(gain_ms: float, switch: bool) -> None:
+    """A broker that ends says that everybody is lost; the way that came next was nobody's choice."""
+    current, best = way(40.0, "b"), way(40.0 - gain_ms, "a", noise_ms=7.0)
+    free, chosen = History(float("-inf"), 40.0, free=True), History(float("-inf"), 40.0)
+    assert should_switch(current, best, 100.0, free, Settings()).switch == switch
+    assert not should_switch(current, best, 100.0, chosen, Settings()).switch

@@ -234,6 +234,24 @@ def stream_stats(cast: Cast, *avoided: str) -> None:
     cast.cam.send(topics.STREAM, stats, node="cam1", model=model_key(cast.model))
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_a_worker_without_room_is_used_as_soon_as_it_has_some(cast: Cast, full: bool) -> None:
+    """One that failed for another reason is left alone for its time."""
+    edge = cast.edge
+    edge.status("lost")
+    cast.site.run(1)
+    edge.broken, edge.full = True, full
+    edge.load()
+    edge.status("ready")
+    cast.site.run(5)
+    assert len(alerts(cast, "workers_failed")) == 1, "it is not tried again and again"
+    assert "edge1" not in cast.nodes
+    edge.broken = edge.full = False
+    edge.load()
+    cast.site.run(1)
+    assert ("edge1" in cast.nodes) == full
+
+
 def test_a_worker_that_a_camera_avoids_is_left_at_once_and_used_again_at_once(cast: Cast) -> None:
     stream_stats(cast, "edge1")
     cast.site.run(0.3)

@@ -257,3 +257,10 @@ def test_workers_that_a_device_leaves_alone_go_by_their_names() -> None:
     assert m.StreamStats.from_json(json.dumps(named).encode()).avoided == ["edge1", "cloud1"]
     with pytest.raises(DecodeError):
         m.StreamStats.from_json(json.dumps({**document, "avoided": ["no/name"]}).encode())
+
+
+def test_a_node_tells_that_its_disk_is_full_and_no_more_when_it_is_not() -> None:
+    """WIRE-73"""
+    full = m.SliceState(node="edge1", boot="b1", failed={"a" * 64: "no space left"}, full="no space left")
+    assert m.SliceState.from_json(full.to_json()) == full
+    assert b"full" not in m.SliceState(node="edge1", boot="b1").to_json()
