@@ -16,6 +16,7 @@ def node_rows(board: Board) -> list[Row]:
     for name, status in sorted(board.status.items()):
         stats = board.stats.get(name)
         row: Row = {"node": name, "tier": status.tier, "state": status.state, "reason": status.reason}
+        row["pace"] = status.pace
         if stats is not None and stats.boot == status.boot and status.state != "lost":
             row |= stats.model_dump(
                 include={"busy", "queued", "concurrency", "sessions", "sessions_mb", "broker_rtt_ms", "uptime_s"}

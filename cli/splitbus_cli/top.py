@@ -88,7 +88,8 @@ def nodes_table(rows: list[Row]) -> Table:
             if known
             else ["-"] * 6
         )
-        add_row(table, row["node"], row["tier"], state_text(row["state"], row["reason"]), *load)
+        slow = f"{row['pace']:g} times slower than usual" if row["pace"] else None
+        add_row(table, row["node"], row["tier"], state_text(row["state"], row["reason"] or slow), *load)
     return table
 
 

@@ -31,6 +31,7 @@ from splitbus_worker.occupancy import Occupancy
 from splitbus_worker.references import References
 from splitbus_worker.settings import WorkerConfig
 from splitbus_worker.stage import next_packet, run_stage
+from splitbus_worker.trials import Trials
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +80,21 @@ class Worker:
         self._occupancy = Occupancy(config.concurrency, time.monotonic())
         self._service_us: OrderedDict[str, int] = OrderedDict()
         self._references = References()
-        self._stopping = False
+        self._stopping = self._slow = False
         self._allowance = Allowance(config.max_messages_s)
         pulses = self.agent.health.pulses
         self._taking = pulses.add("jobs", config.stuck_s)
         self._loader = Loader(
             self.agent.shelf, self._loaded, name=f"splitbus-{self.node}-load", pulse=pulses.add("loading", LONG_SECONDS)
         )
+        self._trials = Trials(
+            self.agent.shelf,
+            idle=lambda: not (self._line.running or len(self._line)),
+            tell=self._tell_pace,
+            pulse=pulses.add("trials", config.stuck_s),
+            name=f"splitbus-{self.node}-trials",
+        )
+        self.agent.pace = lambda: self._trials.pace.factor
         self._executors = [
             threading.Thread(
                 target=self._execute,
@@ -104,6 +113,7 @@ class Worker:
         self.agent.port.receive(self._job_filter, self._on_job_in_time, wanted=self._is_wanted)
         self._gate.follow(self.agent)
         self.agent.start()
+        self._trials.start()
 
     def stop(self, reason: str = "stopped") -> None:
         """Refuse what waits, finish what runs, say goodbye, disconnect."""
@@ -115,6 +125,7 @@ class Worker:
             if executor.is_alive():
                 executor.join(max(0.0, deadline - time.monotonic()))
         self._dismiss(0)  # what joined the line while it closed
+        self._trials.close()
         self.agent.stop(reason)
         self._loader.close()
         self.data.close()
@@ -273,6 +284,7 @@ class Worker:
         )  # fmt: skip
         self._send(next_packet(job, output, spent), ticket)
         self._note_service(ticket.slice.id, spent.total_us - queue_us)
+        self._trials.ran(ticket.slice, output.run_us)
 
     def _send(self, packet: Job | Result, ticket: Ticket) -> None:
         """As a train when the job came as one: whoever measures links measures the way back and onward, too."""
@@ -322,6 +334,15 @@ class Worker:
             self.agent.note_failure(problem)
             self.agent.alert("slices_failed", str(problem))
         self.agent.tell_slices()
+
+    def _tell_pace(self) -> None:
+        if self._stopping:
+            return
+        factor, was_slow = self._trials.pace.factor, self._slow
+        self._slow = factor is not None
+        if self._slow and not was_slow:
+            self.agent.alert("slow_runs", f"{self.node} is slow: its runs take {factor:g} times as long as usual")
+        self.agent.tell_status("ready")
 
     def _load(self) -> Load:
         now = time.monotonic()

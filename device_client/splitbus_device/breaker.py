@@ -1,21 +1,23 @@
 """Routes on which frames wait in vain are left alone for a while. Pure but for its lock; the clock is passed in.
 
-A worker that hangs says nothing and leaves no will for many seconds. After a few frames in a row that had to be sent
-again, its route rests: the first sound of a worker that had been silent ends that (a probe's echo does); for one that
-talks, but is too slow, time does, longer at each relapse.
+A worker that hangs says nothing and leaves no will for many seconds. When most of a route's latest frames had to be
+sent again, it rests: the first sound of a worker that had been silent ends that (a probe's echo does); for one that
+talks, but is too slow, its word that it is well does, or time, longer at each relapse.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 Nodes: TypeAlias = tuple[str, ...]
 """The workers of a route, in order."""
 
 LIMIT: Final = 3
-"""So many frames in a row: one may be lost, two may be a pause of the worker."""
+OF_LATE: Final = 5
+"""So many of the latest frames: one may be lost, two a pause of the worker; of a slow one, some may be in time."""
 
 REST_S: Final = 2.0
 MAX_REST_S: Final = 60.0
@@ -29,12 +31,16 @@ SILENT_REST_S: Final = 20.0
 class _Case:
     """A route that let frames wait."""
 
-    since: float
-    """The first of the strikes in a row."""
-    strikes: int = 0
+    struck: deque[float | None] = field(default_factory=lambda: deque(maxlen=OF_LATE))
+    """When each of the latest frames had waited in vain; None for one that was answered in time."""
     rest_s: float = REST_S
     rested: float = float("-inf")
     """When the present rest began."""
+
+    @property
+    def strikes(self) -> list[float]:
+        """When those were that count, the oldest first."""
+        return [at for at in self.struck if at is not None]
 
 
 class Breaker:
@@ -48,26 +54,32 @@ class Breaker:
     def strike(self, nodes: Nodes, now: float) -> bool:
         """A frame waited in vain there. True when the route is at rest from now on."""
         with self._lock:
-            case = self._cases.setdefault(nodes, _Case(now))
-            case.strikes += 1
-            if case.strikes < LIMIT or self._is_resting(nodes, case, now):
+            case = self._cases.setdefault(nodes, _Case())
+            case.struck.append(now)
+            if len(case.strikes) < LIMIT or self._is_resting(nodes, case, now):
                 return False
             again = case.rested > float("-inf")
             case.rested, case.rest_s = now, min(2 * case.rest_s, MAX_REST_S) if again else REST_S
             return True
 
     def fine(self, nodes: Nodes) -> None:
-        """A frame was answered in time there."""
-        if nodes in self._cases:
-            with self._lock:
-                self._cases.pop(nodes, None)
+        """A frame was answered in time there; once all of the latest were, what was before is forgotten."""
+        if nodes not in self._cases:
+            return
+        with self._lock:
+            case = self._cases.get(nodes)
+            if case is None:
+                return
+            case.struck.append(None)
+            if not case.strikes:
+                del self._cases[nodes]
 
     def sound(self, node: str, now: float) -> bool:
         """A node said something. True when a rest ends by that: it had been silent all the time."""
         with self._lock:
             before, self._heard[node] = self._heard.get(node, float("-inf")), now
             case = self._cases.get((node,))
-            if case is None or case.rested == float("-inf") or before >= case.since:
+            if case is None or case.rested == float("-inf") or before >= case.strikes[0]:
                 return False
             del self._cases[node,]
             return True
@@ -81,8 +93,11 @@ class Breaker:
 
     def rests(self, nodes: Nodes, now: float) -> bool:
         """Whether to leave that route alone."""
-        case = self._cases.get(nodes)
-        return case is not None and self._is_resting(nodes, case, now)
+        if nodes not in self._cases:
+            return False
+        with self._lock:
+            case = self._cases.get(nodes)
+            return case is not None and self._is_resting(nodes, case, now)
 
     def resting(self, now: float) -> list[str]:
         """Workers whose own routes are at rest; of a longer route nobody knows whose fault it is."""
@@ -91,5 +106,5 @@ class Breaker:
             return sorted(nodes[0] for nodes, case in cases if self._is_resting(nodes, case, now))
 
     def _is_resting(self, nodes: Nodes, case: _Case, now: float) -> bool:
-        silent = len(nodes) == 1 and self._heard.get(nodes[0], float("-inf")) < case.since
+        silent = len(nodes) == 1 and self._heard.get(nodes[0], float("-inf")) < case.strikes[0]
         return now < case.rested + (SILENT_REST_S if silent else case.rest_s)

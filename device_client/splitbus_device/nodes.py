@@ -14,12 +14,13 @@ Hops = tuple[Hop, ...]
 class NodeWatch:
     """The workers as their status topics tell; one that never said anything counts as there.
 
-    `note` is called on one thread; `usable` from any.
+    `note` and `recovers` are called on one thread; `usable` from any.
     """
 
     def __init__(self) -> None:
         self._boots: dict[str, str] = {}
         self._gone: frozenset[str] = frozenset()
+        self._slow: set[str] = set()
         self.breaker = Breaker()
 
     def note(self, status: NodeStatus) -> bool:
@@ -32,6 +33,15 @@ class NodeWatch:
         self._boots[status.node] = status.boot
         self._gone -= {status.node}
         return False
+
+    def recovers(self, status: NodeStatus) -> bool:
+        """Whether a node that had said that it is slow says that it is well."""
+        if status.pace is not None:
+            self._slow.add(status.node)
+            return False
+        recovers = status.node in self._slow
+        self._slow.discard(status.node)
+        return recovers
 
     def usable(self, routes: Sequence[Hops], now: float) -> Sequence[Hops]:
         """Those of the routes that lead over no node that is gone; of these, those that are not at rest, if any."""

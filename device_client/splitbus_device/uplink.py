@@ -276,7 +276,14 @@ class Uplink:
             self._flights.node_lost(status.node)
             if self._courier is not None:
                 self._courier.forget(status.node)
-        elif self._nodes.breaker.forget(status.node):
+        else:
+            self._on_ready(status)
+
+    def _on_ready(self, status: NodeStatus) -> None:
+        """A worker begins anew, or says how fast it is: one that is as fast as ever is left alone no more."""
+        if self._nodes.recovers(status):  # what seemed to be its link was itself
+            self._agent.links.measure_anew(status.node, time.monotonic())
+        if status.pace is None and self._nodes.breaker.forget(status.node):
             self._hurry.set()
 
     def _on_own_status(self, status: NodeStatus, *, retained: bool) -> None:

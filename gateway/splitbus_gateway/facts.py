@@ -81,7 +81,8 @@ def build_problem(
         if reason:
             blocked.append(f"{name} {reason}")
         else:
-            workers.append(_node_facts(view, model, stream, world.speeds.ratio(name, model.key, now)))
+            facts = _node_facts(view, model, stream, world.speeds.ratio(name, model.key, now))
+            workers.append(replace(facts, slow=world.speeds.is_slow(name)))
     names = [facts.node for facts in workers]
     pairs = [*product([device], names), *((a, b) for a, b in product(names, names) if a != b)]
     return Problem(
@@ -94,7 +95,7 @@ def build_problem(
         answer_bytes=model.answer_bytes,
         device=_device_facts(world, own, model, now),
         workers=tuple(workers),
-        links={pair: facts for pair in pairs if (facts := world.links.facts(*pair, now))},
+        links={pair: link for pair in pairs if (link := world.links.facts(*pair, now))},
         limits=limits,
         objective=objective or Objective(),
         frames_per_s=stream.offered,

@@ -80,6 +80,8 @@ class NodeFacts:
     lanes: int = 1
     temporal: bool = False
     """It holds frames that later ones may tell their differences from."""
+    slow: bool = False
+    """It says itself that its runs take longer than usual; `elapsed_ms` knows of it."""
 
 
 @dataclass(frozen=True, slots=True)

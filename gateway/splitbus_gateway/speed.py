@@ -13,6 +13,12 @@ from typing import Final, TypeAlias
 from splitbus_gateway.changes import Level, Sensitivity, follow
 from splitbus_schemas.messages import NodeProfile, StreamStats
 
+USUAL_WEIGHT: Final = 1 / 60
+"""Of a sample in a pace's usual level: a minute's worth of frames."""
+
+SETTLED: Final = 5
+"""A level that is taken up again counts as so many samples."""
+
 MIN_RATIO: Final = 0.2
 MAX_RATIO: Final = 20.0
 """Beyond that it is not the node's speed that is off."""
@@ -49,6 +55,8 @@ class Pace:
     """Since when it is off by more than `DRIFT` with no load to explain it."""
     profile: tuple[str, int] = ("", 0)
     """Boot and round of the profile that it is against."""
+    usual: float = 0.0
+    """The level as it was over the last minute or so, while the node did not call itself slow."""
 
     def log_ratio(self, now: float) -> float:
         """The level, fading when no frames come."""
@@ -72,6 +80,22 @@ class Speeds:
         self._paces: dict[Key, Pace] = {}
         self._asked: dict[Key, _Asked] = {}
         self._heard: dict[Key, StreamStats] = {}
+        self._told: dict[str, float] = {}
+
+    def tell(self, node: str, factor: float | None, now: float) -> None:
+        """What a node says itself: its runs take so many times as long as usual; None: as long as usual.
+
+        Once it is well it is believed at once, for it gets no frames that could tell.
+        """
+        if factor is not None:
+            self._told[node] = min(factor, MAX_RATIO)
+        elif self._told.pop(node, None) is not None:
+            mine = {key: pace for key, pace in self._paces.items() if key[0] == node}
+            self._paces |= {key: _as_usual(pace, now) for key, pace in mine.items()}
+
+    def is_slow(self, node: str) -> bool:
+        """Whether the node says so itself."""
+        return node in self._told
 
     def is_news(self, device: str, model: str, stats: StreamStats) -> bool:
         """Whether a device's report was not heard before and is of one plan alone, as the one before it was."""
@@ -101,13 +125,17 @@ class Speeds:
         level = follow(replace(before.level, mean=before.log_ratio(now)), sample, PACE)
         off = abs(level.mean) > math.log(DRIFT) and not explained
         since = (now if before.off_since is None else before.off_since) if off else None
-        self._paces[key] = Pace(level, now, since, against)
+        usual = before.usual if node in self._told else _usual(before, sample)
+        self._paces[key] = Pace(level, now, since, against, usual)
         self._ask_if_due(key, self._paces[key], now)
 
     def ratio(self, node: str, model: str, now: float) -> float:
         """How many times longer than its profile says a node takes now."""
-        pace = self._paces.get((node, model))
-        return math.exp(pace.log_ratio(now)) if pace else 1.0
+        pace, told = self._paces.get((node, model), Pace()), self._told.get(node)
+        level = pace.log_ratio(now)
+        if told is not None:
+            level = min(max(level, pace.usual + math.log(told)), math.log(MAX_RATIO))
+        return math.exp(level)
 
     def round(self, node: str, model: str) -> int:
         """The round of profiles that the node should have answered."""
@@ -119,6 +147,7 @@ class Speeds:
         self._paces = {key: pace for key, pace in self._paces.items() if key[0] != node}
         self._asked = {key: asked for key, asked in self._asked.items() if key[0] != node}
         self._heard = {key: stats for key, stats in self._heard.items() if key[0] != node}
+        self._told.pop(node, None)
 
     def _ask_if_due(self, key: Key, pace: Pace, now: float) -> None:
         asked = self._asked.setdefault(key, _Asked())
@@ -127,3 +156,14 @@ class Speeds:
         again = asked.at > float("-inf")
         asked.patience_s = min(2 * asked.patience_s, MAX_PATIENCE_S) if again else PATIENCE_S
         asked.round, asked.at = asked.round + 1, now
+
+
+def _usual(before: Pace, sample: float) -> float:
+    """The usual level after one more sample, of which an odd one counts for little."""
+    off = min(max(sample - before.usual, -PACE.bound), PACE.bound)
+    return before.usual + USUAL_WEIGHT * off
+
+
+def _as_usual(pace: Pace, now: float) -> Pace:
+    """What was learned while the node was slow does not hold any more."""
+    return Pace(Level(pace.usual, count=SETTLED), now, None, pace.profile, pace.usual)

@@ -195,7 +195,7 @@ def _stream(world: World, fields: dict[str, str]) -> StreamView:
     return world.streams.setdefault((fields["node"], fields["model"]), StreamView())
 
 
-def _take_status(world: World, fields: dict[str, str], status: m.NodeStatus, _: _When) -> None:
+def _take_status(world: World, fields: dict[str, str], status: m.NodeStatus, when: _When) -> None:
     view = _view(world, fields)
     # The will of an earlier session may come after the new one's birth.
     if status.state == "lost" and view.boot not in (None, status.boot):
@@ -203,6 +203,7 @@ def _take_status(world: World, fields: dict[str, str], status: m.NodeStatus, _: 
     if view.boot != status.boot:
         view.busy = view.queued = 0.0
     view.status = status
+    world.speeds.tell(status.node, status.pace, when.now)
 
 
 def _take_caps(world: World, fields: dict[str, str], caps: m.NodeCaps, _: _When) -> None:

@@ -218,19 +218,20 @@ class Stream:
         breach, objective, hysteresis = self._breach(facts, choice), facts.problem.objective, self._settings.hysteresis
         if facts.current is not None:
             self._history = lean(self._history, facts.current, best, facts.now, hysteresis, objective)
-        history = self._history_for(best)
+        history = self._history_for(facts, best)
         verdict = should_switch(facts.current, best, facts.now, history, hysteresis, objective, breach=breach)
         if not verdict.switch:
             return self._stand_in(facts), verdict.why
         why = reasons.changed(running.problem, facts.everything, running.split, best, breach)
         return _Goal(best, why, firm=bool(breach)), verdict.why
 
-    def _history_for(self, best: Priced) -> History:
-        """What a change to this way is held against; a worker that was not there at the last one need not wait.
+    def _history_for(self, facts: _Facts, best: Priced) -> History:
+        """What a change to this way is held against; a worker that was away or slow at the last one need not wait.
 
         Nor has its gain to be large: nobody weighed the worker and left it, so there is no choice to flap about.
         """
-        if self._there is None or self._there.issuperset(best.split.nodes[1:]):
+        slow = {worker.node for worker in facts.problem.workers if worker.slow}
+        if self._there is None or self._there.union(slow).issuperset(best.split.nodes[1:]):
             return self._history
         return replace(self._history, switched_at=float("-inf"), free=True)
 
@@ -356,7 +357,7 @@ class Stream:
             since = facts.now if before else float("-inf")
             self._history = History(since, self._costs(facts, split, published), turns)
             self._previous = before.split if before else None
-            self._there = frozenset(worker.node for worker in facts.everything.workers)
+            self._there = frozenset(worker.node for worker in facts.everything.workers if not worker.slow)
         self._cause = cause
         return published
 

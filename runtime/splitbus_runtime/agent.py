@@ -119,6 +119,7 @@ class Agent:
         self._terms = TermFloor()
         self.load: Callable[[], Load] = Load
         self.seal: Callable[[], SealState | None] = lambda: None
+        self.pace: Callable[[], float | None] = lambda: None
         self.health = Health(timestamp)
         self._tick_pulse = self.health.pulses.add("heartbeat", STUCK_SECONDS)
         self._order_pulse = self.health.pulses.add("orders", LONG_SECONDS)
@@ -241,6 +242,7 @@ class Agent:
                 "since": timestamp(),
                 "reason": reason,
                 "seal": self.seal(),
+                "pace": self.pace(),
             }
         )
         self.control.publish(STATUS.at(self.site, node=self.node), status.to_json(), qos=1, retain=True)

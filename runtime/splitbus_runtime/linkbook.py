@@ -148,6 +148,15 @@ class LinkBook:
         """Something took longer than it should have: probe at the next tick."""
         self._suspects.add(peer)
 
+    def measure_anew(self, peer: str, now: float) -> None:
+        """The peer has changed: what comes next stands alone, and is probed for at once."""
+        with self._lock:
+            if peer in self._links:
+                self._links[peer] = self._links[peer].put_by(now)
+            self._doubted.pop(peer, None)
+            self._suspects.add(peer)
+        self._probe_doubtful(now)
+
     def suspect_all(self) -> None:
         """The network may be another one: probe every peer."""
         with self._lock:

@@ -46,6 +46,10 @@ class Series:
         values = () if now - self.newest > STALE_S else self.values
         return Series(_believed((*values, value)[-RECENT:], self.estimate), self.count + 1, now)
 
+    def put_by(self, now: float) -> Series:
+        """The same until the next value, which stands alone."""
+        return replace(self, newest=min(self.newest, now - STALE_S - 1e-3))
+
     def is_off(self, value: float) -> bool:
         """Whether a value differs from the estimate by more than chance would."""
         middle = self.estimate
@@ -92,6 +96,11 @@ class LinkEstimate:
     sent: int = 0
     lost: int = 0
     source: Source = "traffic"
+
+    def put_by(self, now: float) -> LinkEstimate:
+        """The same until it is measured again: what was is not what will be."""
+        series = self.rtt_s.put_by(now), self.up_mbit.put_by(now), self.down_mbit.put_by(now)
+        return replace(self, rtt_s=series[0], up_mbit=series[1], down_mbit=series[2])
 
     def with_rtt(self, seconds: float, now: float, source: Source) -> LinkEstimate:
         """After a round trip of a tiny message took `seconds`, time at the peer taken off."""

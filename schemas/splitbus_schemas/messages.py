@@ -202,6 +202,9 @@ class NodeStatus(Message):
     since: str = Field(default="", description="When this state began, ISO 8601, by the node's own clock.")
     reason: str | None = None
     seal: SealState | None = Field(default=None, description="Of a node that takes sealed packets.")
+    pace: Annotated[float, Field(ge=1, le=MAX_MILLISECONDS)] | None = Field(
+        default=None, description="Its runs take so many times as long as usual; only of a worker that is slow."
+    )
 
 
 class Lease(Message):

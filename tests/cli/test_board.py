@@ -52,6 +52,14 @@ def test_nodes() -> None:
     assert "31%" in shown(nodes_table([row]))
 
 
+def test_a_worker_that_calls_itself_slow() -> None:
+    slow = MESSAGES["status"].model_copy(update={"pace": 9.3})
+    (row,) = node_rows(board({topics.STATUS.at("home", node="edge1"): slow}))
+    assert row["pace"] == 9.3
+    assert "ready: 9.3 times slower than usual" in shown(nodes_table([row]))
+    assert "slower" not in shown(nodes_table(node_rows(board())))
+
+
 def test_a_lost_node_has_no_load() -> None:
     (row,) = node_rows(board({topics.STATUS.at("home", node="edge1"): MESSAGES["status-lost"]}))
     assert row["state"] == "lost"

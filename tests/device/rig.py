@@ -152,8 +152,8 @@ class Site:
         topic = topics.PLAN.at(self.name, node=CAMERA, model=model_key(card.model))
         self.bus.publish(topic, b"", qos=1, retain=True)
 
-    def say_status(self, node: str, state: str, boot: str = "b1") -> None:
-        status = m.NodeStatus.model_validate({"state": state, "node": node, "boot": boot, "tier": "edge"})
+    def say_status(self, node: str, state: str, boot: str = "b1", pace: float | None = None) -> None:
+        status = m.NodeStatus.model_validate({"state": state, "node": node, "boot": boot, "tier": "edge", "pace": pace})
         self._say(topics.STATUS, status, node=node)
 
     def _cut(self, card: m.ModelCard, index: int, codec: str) -> m.PlanCut:

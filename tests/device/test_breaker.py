@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitbus_device.breaker import LIMIT, MAX_REST_S, REST_S, SILENT_REST_S, Breaker
+from splitbus_device.breaker import LIMIT, MAX_REST_S, OF_LATE, REST_S, SILENT_REST_S, Breaker
 
 EDGE = ("edge1",)
 
@@ -28,11 +28,33 @@ def test_a_few_frames_in_a_row_make_it_rest() -> None:
     assert not breaker.rests(("edge2",), 0.3)
 
 
-def test_an_answer_in_time_between_them_does_not() -> None:
-    breaker = struck(LIMIT - 1)
+def test_an_answer_in_time_now_and_then_does_not_begin_the_count_anew() -> None:
+    breaker = struck(LIMIT - 1, heard=0.05)
     breaker.fine(EDGE)
-    assert not breaker.strike(EDGE, 0.3)
-    assert not breaker.rests(EDGE, 0.3)
+    assert breaker.strike(EDGE, 0.3)
+    assert breaker.rests(EDGE, 0.3)
+
+
+def test_when_most_are_answered_in_time_it_does_not_rest() -> None:
+    breaker = Breaker()
+    for number in range(100):
+        if number % 3:
+            breaker.fine(EDGE)
+        else:
+            assert not breaker.strike(EDGE, number / 10)
+        assert not breaker.rests(EDGE, number / 10)
+
+
+def test_after_enough_answers_in_time_in_a_row_all_is_forgotten() -> None:
+    breaker = struck(heard=0.15)
+    for _ in range(OF_LATE):
+        breaker.fine(EDGE)
+    now = 0.2 + REST_S
+    assert not breaker.strike(EDGE, now)
+    assert not breaker.sound("edge1", now + 0.05)
+    assert not breaker.strike(EDGE, now + 0.1)
+    assert breaker.strike(EDGE, now + 0.2)
+    assert not breaker.rests(EDGE, now + 0.2 + REST_S + 0.01), "the first rest, not the second"
 
 
 def test_the_first_sound_of_one_that_was_silent_ends_it() -> None:
@@ -52,6 +74,7 @@ def test_one_that_talks_rests_for_a_time_and_longer_at_each_relapse() -> None:
         assert breaker.rests(EDGE, now + rest - 0.01)
         assert not breaker.rests(EDGE, now + rest + 0.01)
         now += rest + 0.5
+        assert not breaker.sound("edge1", now - 0.1), "it talked all along"
         assert breaker.strike(EDGE, now), "one more frame is enough"
         rest = min(2 * rest, MAX_REST_S)
     assert breaker.rests(EDGE, now + MAX_REST_S - 0.01)
@@ -80,8 +103,8 @@ def test_of_a_longer_route_nobody_is_accused() -> None:
 
 
 @given(st.lists(st.sampled_from(["strike", "fine", "sound", "forget"])))
-def test_it_rests_only_after_enough_strikes_in_a_row(events: list[str]) -> None:
-    breaker, row = Breaker(), 0
+def test_it_rests_only_after_enough_strikes_of_late(events: list[str]) -> None:
+    breaker, latest = Breaker(), list[bool]()
     for number, event in enumerate(events):
         now = number * 0.001
         match event:
@@ -93,5 +116,8 @@ def test_it_rests_only_after_enough_strikes_in_a_row(events: list[str]) -> None:
                 breaker.sound("edge1", now)
             case _:
                 breaker.forget("edge1")
-        row = row + 1 if event == "strike" else 0 if event in ("fine", "forget") else row
-        assert not breaker.rests(EDGE, now) or row >= LIMIT
+        latest = [] if event == "forget" else latest + [event == "strike"] * (event != "sound")
+        enough = any(
+            sum(latest[end - OF_LATE if end > OF_LATE else 0 : end]) >= LIMIT for end in range(len(latest) + 1)
+        )
+        assert not breaker.rests(EDGE, now) or enough

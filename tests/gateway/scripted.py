@@ -76,8 +76,8 @@ class Node:
     def send(self, kind: topics.Topic, message: m.Message, **fields: str) -> None:
         self.bus.publish(kind.at(SITE, **fields), message.to_json(), retain=kind.retain)
 
-    def status(self, state: str) -> None:
-        status = {"state": state, "node": self.name, "boot": self.boot, "tier": self.tier}
+    def status(self, state: str, pace: float | None = None) -> None:
+        status = {"state": state, "node": self.name, "boot": self.boot, "tier": self.tier, "pace": pace}
         self.send(topics.STATUS, m.NodeStatus.model_validate(status), node=self.name)
 
     def link(self, peer: str, mbit: float, rtt_ms: float = 4.0, confidence: float = 0.9) -> None:

@@ -264,6 +264,27 @@ def test_a_worker_that_a_camera_avoids_is_left_at_once_and_used_again_at_once(ca
     assert cast.nodes == ["cam1", "edge1"]
 
 
+def test_a_worker_that_calls_itself_slow_is_left_at_once_and_used_again_once_it_is_well(cast: Cast) -> None:
+    """WIRE-71: the way back waits for no dwell, and the worker is believed though no frame went there."""
+    cast.site.run(5)
+    for _ in range(6):
+        cast.edge.status("ready", pace=1000.0)
+        cast.site.run(0.2)
+        assert "edge1" not in cast.nodes
+        assert "edge1 runs slower" in cast.plan.reason
+        cast.edge.status("ready")
+        cast.site.run(0.2)
+        assert cast.nodes == ["cam1", "edge1"]
+        assert "edge1 runs faster" in cast.plan.reason
+
+
+def test_a_slow_worker_that_is_still_the_best_is_used(cast: Cast) -> None:
+    cast.site.run(5)
+    cast.edge.status("ready", pace=1.3)
+    cast.site.run(3)
+    assert cast.nodes == ["cam1", "edge1"]
+
+
 def test_a_worker_that_speaks_after_a_silence_is_planned_with_at_once(cast: Cast) -> None:
     cast.site.silent.add("edge1")
     cast.site.run(8)

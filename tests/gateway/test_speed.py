@@ -114,6 +114,60 @@ def test_a_new_profile_begins_anew() -> None:
     assert ratio(speeds, 10.0) == pytest.approx(1.0)
 
 
+def test_a_node_is_believed_when_it_calls_itself_slow_and_when_it_is_well() -> None:
+    speeds = Speeds()
+    for second in range(30):
+        note(speeds, 1.0, second)
+    speeds.tell("edge1", 10.0, 30.0)
+    assert speeds.is_slow("edge1")
+    assert ratio(speeds, 30.0) == pytest.approx(10.0)
+    for second in range(31, 35):
+        note(speeds, 12.0, second)
+    assert ratio(speeds, 35.0) == pytest.approx(12.0), "frames that go on tell more"
+    speeds.tell("edge1", None, 40.0)
+    assert not speeds.is_slow("edge1")
+    assert ratio(speeds, 40.0) == pytest.approx(1.0)
+
+
+def test_once_it_is_well_it_is_as_far_off_its_profile_as_before() -> None:
+    speeds = Speeds()
+    for second in range(600):
+        note(speeds, 1.4, second)
+    for second in range(600, 603):
+        note(speeds, 14.0, second)
+    speeds.tell("edge1", 10.0, 603.0)
+    assert ratio(speeds, 603.0) == pytest.approx(14.0, rel=0.1)
+    speeds.tell("edge1", None, 700.0)
+    assert ratio(speeds, 700.0) == pytest.approx(1.4, rel=0.05)
+
+
+def test_what_frames_say_after_that_is_heard() -> None:
+    speeds = Speeds()
+    speeds.tell("edge1", 10.0, 0.0)
+    speeds.tell("edge1", None, 5.0)
+    for second in range(6, 9):
+        note(speeds, 4.0, second)
+    assert ratio(speeds, 9.0) == pytest.approx(4.0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.none() | st.floats(1.0, 1e9) | st.floats(0.0, 1e9).map(lambda x: -x), st.floats(0.0, 30.0)),
+        max_size=80,
+    )
+)
+def test_whatever_is_told_and_measured_the_ratio_is_bounded(events: list[tuple[float | None, float]]) -> None:
+    """A negative figure stands for a measured ratio, others for what the node says itself."""
+    speeds, now = Speeds(), 0.0
+    for event, later in events:
+        now += later
+        if event is not None and event <= 0:
+            note(speeds, -event, now)
+        else:
+            speeds.tell("edge1", event, now)
+        assert MIN_RATIO * 0.99 <= ratio(speeds, now) <= MAX_RATIO * 1.01
+
+
 # From the bus to the planner
 
 
@@ -204,6 +258,9 @@ def test_a_removed_node_is_forgotten() -> None:
     hear(world, [report(run_cam1=4.0, run_edge1=60.0) for _ in range(5)])
     tell(world, at(topics.STATUS, node="edge1"), b"")
     assert world.speeds.ratio("edge1", KEY, 5.0) == 1.0
+    world.speeds.tell("edge1", 9.0, 5.0)
+    tell(world, at(topics.STATUS, node="edge1"), b"")
+    assert not world.speeds.is_slow("edge1")
 
 
 def test_a_node_that_drifts_is_ordered_to_profile_again(tmp_path: Path) -> None:

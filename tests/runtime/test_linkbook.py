@@ -84,6 +84,25 @@ def test_a_suspect_is_probed_at_once(pair: Pair) -> None:
     assert len(pair.probes) == 2
 
 
+def test_a_link_is_measured_anew_when_its_peer_has_changed(pair: Pair) -> None:
+    """What was measured before counts until the next sample, which comes at once and stands alone."""
+    for number in range(6):
+        pair.book.suspect("b")
+        pair.book.tick(START + number)
+        pair.echo(START + number + 0.351)
+    assert pair.book.link("b").rtt_s.estimate == pytest.approx(0.32)
+    probes = len(pair.probes)
+    pair.book.measure_anew("b", START + 6)
+    assert pair.book.link("b").rtt_s.estimate == pytest.approx(0.32)
+    assert len(pair.probes) == probes + 1
+    pair.echo(START + 6.051)
+    assert pair.book.link("b").rtt_s.estimate == pytest.approx(0.02)
+    pair.book.tick(START + 6.25)
+    assert pair.reports[-1].rtt_ms == pytest.approx(20.0)
+    pair.book.measure_anew("stranger", START + 7)
+    assert pair.book.link("stranger").rtt_s.estimate is None
+
+
 def test_a_link_that_stays_in_doubt_is_probed_less_and_less(pair: Pair) -> None:
     """Frames and probes that measure different things keep each other in doubt, and would fill a slow link."""
     sent: list[float] = []

@@ -259,6 +259,17 @@ def test_workers_that_a_device_leaves_alone_go_by_their_names() -> None:
         m.StreamStats.from_json(json.dumps({**document, "avoided": ["no/name"]}).encode())
 
 
+def test_a_workers_pace_is_left_out_while_it_is_well() -> None:
+    """WIRE-71"""
+    assert "pace" not in DOCUMENTS["status"], "golden vectors stay as they are"
+    assert m.NodeStatus.from_json(json.dumps(DOCUMENTS["status"]).encode()).pace is None
+    slow = {**DOCUMENTS["status"], "pace": 9.3}
+    assert m.NodeStatus.from_json(json.dumps(slow).encode()).pace == 9.3
+    for wrong in (0.5, -1, "slow", 1e30):
+        with pytest.raises(DecodeError):
+            m.NodeStatus.from_json(json.dumps({**slow, "pace": wrong}).encode())
+
+
 def test_a_node_tells_that_its_disk_is_full_and_no_more_when_it_is_not() -> None:
     """WIRE-73"""
     full = m.SliceState(node="edge1", boot="b1", failed={"a" * 64: "no space left"}, full="no space left")
