@@ -18,7 +18,6 @@ from splitbus_device.flights import Out
 from splitbus_device.policy import Wait
 from splitbus_runtime import mqtt, shelf
 from splitbus_runtime.agent import Agent
-from splitbus_runtime.mqtt import MqttBus
 from splitbus_schemas import _kinds, packet
 from splitbus_schemas._read import Reader
 from splitbus_schemas.packet_types import Tensor
@@ -115,7 +114,7 @@ def of_client(session: InferenceSession) -> Switches:
     uplink: Any = session._uplink  # noqa: SLF001 - what a user cannot switch off
     return Switches(
         [
-            *_of_node(uplink._agent, [uplink._control, uplink._data]),  # noqa: SLF001
+            *_of_node(uplink._agent),  # noqa: SLF001
             Dull("breaker", uplink, _Deaf),
             Dull("breaker", uplink._nodes, _AllThere),  # noqa: SLF001
             Dull("breaker", uplink._nodes.breaker, _NeverRests),  # noqa: SLF001
@@ -134,7 +133,7 @@ def of_worker(worker: Worker) -> Switches:
     serving: Any = worker
     return Switches(
         [
-            *_of_node(worker.agent, [worker.control, worker.data]),
+            *_of_node(worker.agent),
             Dull("seals", serving._gate, _NoGate),  # noqa: SLF001
             Dull("replays", serving._gate._recent, _NoMemory),  # noqa: SLF001
             Dull("senders", worker, _AllHonest),
@@ -147,7 +146,7 @@ def of_worker(worker: Worker) -> Switches:
     )
 
 
-def _of_node(agent: Agent, buses: Sequence[object]) -> Iterator[Part]:
+def _of_node(agent: Agent) -> Iterator[Part]:
     """What client and worker have in common."""
     yield Swap("checksum", packet, "zlib", SimpleNamespace(crc32=lambda *_: 0))
     yield Swap("bounds", packet, "Reader", _Trusting)
@@ -160,9 +159,7 @@ def _of_node(agent: Agent, buses: Sequence[object]) -> Iterator[Part]:
     yield Dull("deadlines", agent.port, _NoExpiry)
     for pulse in agent.health.pulses._pulses.values():  # noqa: SLF001
         yield Dull("pulses", pulse, _NoPulse)
-    for bus in buses:
-        if isinstance(bus, MqttBus):
-            yield Dull("pulses", bus, _NoHeartbeat)
+    yield Dull("pulses", agent.control, _NoHeartbeat)  # no frame goes there
 
 
 def _nothing(*_args: object, **_named: object) -> None:

@@ -118,6 +118,15 @@ class Flights:
             for out in [o for o in self._out.values() if node in o.nodes and not o.failed]:
                 self._fail(out, f"{node} is gone")
 
+    def node_returned(self, node: str) -> None:
+        """The node's connection is a new one: what was sent there before never arrived, and takes no place any more."""
+        with self._lock:
+            for out in [o for o in self._out.values() if node in o.nodes]:
+                if out.given_up is not None:
+                    del self._out[out.seq]
+                elif not out.failed:
+                    self._fail(out, f"{node} came back only now")
+
     def disconnected(self) -> None:
         """No answer will come: whatever was out is not any more."""
         with self._lock:

@@ -14,13 +14,14 @@ Hops = tuple[Hop, ...]
 class NodeWatch:
     """The workers as their status topics tell; one that never said anything counts as there.
 
-    `note` and `recovers` are called on one thread; `usable` from any.
+    `note`, `returns` and `recovers` are called on one thread; `usable` from any.
     """
 
     def __init__(self) -> None:
         self._boots: dict[str, str] = {}
         self._gone: frozenset[str] = frozenset()
         self._slow: set[str] = set()
+        self._said: dict[str, NodeStatus] = {}
         self.breaker = Breaker()
 
     def note(self, status: NodeStatus) -> bool:
@@ -29,10 +30,18 @@ class NodeWatch:
             if self._boots.get(status.node, status.boot) != status.boot:
                 return False  # the will of an earlier session, after the new one's birth
             self._gone |= {status.node}
+            self._said.pop(status.node, None)
             return True
         self._boots[status.node] = status.boot
         self._gone -= {status.node}
         return False
+
+    def returns(self, status: NodeStatus) -> bool:
+        """Whether a node that is there says nothing but that: then its connection is a new one."""
+        before = self._said.get(status.node)
+        self._said[status.node] = status
+        same = before is not None and before.boot == status.boot
+        return not same or (before.pace, before.seal) == (status.pace, status.seal)
 
     def recovers(self, status: NodeStatus) -> bool:
         """Whether a node that had said that it is slow says that it is well."""

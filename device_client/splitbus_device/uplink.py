@@ -272,15 +272,18 @@ class Uplink:
         self._envelope.note(status)
         if status.node == self.device:
             self._on_own_status(status, retained=delivery.retain)
-        elif self._nodes.note(status):
+            return
+        if self._nodes.note(status):
             self._flights.node_lost(status.node)
             if self._courier is not None:
                 self._courier.forget(status.node)
         else:
-            self._on_ready(status)
+            self._on_ready(status, retained=delivery.retain)
 
-    def _on_ready(self, status: NodeStatus) -> None:
+    def _on_ready(self, status: NodeStatus, *, retained: bool) -> None:
         """A worker begins anew, or says how fast it is: one that is as fast as ever is left alone no more."""
+        if self._nodes.returns(status) and not retained:
+            self._flights.node_returned(status.node)
         if self._nodes.recovers(status):  # what seemed to be its link was itself
             self._agent.links.measure_anew(status.node, time.monotonic())
         if status.pace is None and self._nodes.breaker.forget(status.node):

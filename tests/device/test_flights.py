@@ -74,7 +74,9 @@ def test_a_frame_given_up_holds_its_place_until_its_answer_comes() -> None:
     begun(flights, 2, 1.2)
 
 
-@pytest.mark.parametrize("end", [lambda f: f.take(refusal(1)), lambda f: f.node_lost("edge1")])
+@pytest.mark.parametrize(
+    "end", [lambda f: f.take(refusal(1)), lambda f: f.node_lost("edge1"), lambda f: f.node_returned("edge1")]
+)
 def test_or_until_it_is_known_that_none_will_come(end: Callable[[Flights], object]) -> None:
     flights = Flights(1)
     flights.end(sent(flights, 1), 1.0)
@@ -128,6 +130,19 @@ def test_a_lost_node_fails_the_frames_on_its_routes_only() -> None:
     assert second.failed == "cloud1 is gone"
 
 
+def test_a_node_whose_connection_is_new_never_got_what_was_sent_before() -> None:
+    """A frame that waits is sent again; one that was given up takes no place any more."""
+    flights = Flights(3)
+    waits, elsewhere = sent(flights, 1, ("edge1",)), sent(flights, 2, ("cloud1",))
+    flights.end(sent(flights, 3, ("edge1",)), 0.5)
+    flights.node_returned("edge1")
+    assert (waits.failed, elsewhere.failed) == ("edge1 came back only now", "")
+    assert waits.news.is_set()
+    assert flights.count == 2
+    flights.sending(waits, ("edge1",), 0.6)
+    assert flights.take(result(1, attempt=2))
+
+
 def test_a_lost_broker_fails_all_and_frees_what_was_given_up() -> None:
     flights = Flights(2)
     first, second = sent(flights, 1), sent(flights, 2)
@@ -149,12 +164,19 @@ def test_a_broker_lost_while_the_head_ran_does_not_matter_once_it_is_back() -> N
 
 events = st.lists(
     st.tuples(
-        st.sampled_from(["begin", "send", "end", "result", "refusal", "lost", "broker"]),
+        st.sampled_from(["begin", "send", "end", "result", "refusal", "lost", "returned", "broker"]),
         st.integers(1, 6),
         st.integers(1, 3),
     ),
     max_size=60,
 )
+
+
+AT_LARGE: dict[str, Callable[[Flights], None]] = {
+    "lost": lambda flights: flights.node_lost("edge1"),
+    "returned": lambda flights: flights.node_returned("edge1"),
+    "broker": lambda flights: flights.disconnected(),
+}
 
 
 @given(events, st.integers(1, 3))
@@ -180,10 +202,8 @@ def test_whatever_happens_the_window_holds_and_no_frame_is_answered_twice(
             answered.add(seq)
         elif what == "refusal":
             flights.take(refusal(seq, attempt))
-        elif what == "lost":
-            flights.node_lost("edge1")
-        elif what == "broker":
-            flights.disconnected()
+        elif what in AT_LARGE:
+            AT_LARGE[what](flights)
         assert flights.count <= window
         assert all(out.news.is_set() for out in live.values() if out.parcel or out.failed)
     for out in live.values():

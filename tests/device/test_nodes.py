@@ -26,6 +26,15 @@ def test_a_worker_recovers_when_it_was_slow_and_is_no_more() -> None:
     assert watch.recovers(status(boot="b2")), "started anew"
 
 
+def test_a_worker_returns_when_it_says_nothing_new_or_was_lost() -> None:
+    watch = NodeWatch()
+    for pace, returns in ((None, True), (None, True), (10.0, False), (10.0, True), (None, False), (None, True)):
+        assert watch.returns(status(pace)) == returns
+    watch.note(NodeStatus(state="lost", node="edge1", boot="b1", tier="edge"))
+    assert watch.returns(status(7.0)), "slow, and back"
+    assert watch.returns(status(boot="b2")), "started anew"
+
+
 @pytest.mark.broker
 def test_a_worker_that_talks_but_is_slow_is_left_alone_until_it_says_that_it_is_well(site: Site, chain: Path) -> None:
     """WIRE-71, the camera's part."""

@@ -52,6 +52,7 @@ class Plant(Site):
 
     seed: int = 0
     fps: float = FPS
+    deadline_s: float = DEADLINE_S
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,7 +105,7 @@ class Plant(Site):
             self.frames.append(frames)
         options = {
             "model": self.model, "broker": f"mqtt://{line.host}:{line.port}", "site": self.name,
-            "device": device, "deadline": DEADLINE_S, "fps": self.fps, "slowdown": SLOWDOWN / self.width,
+            "device": device, "deadline": self.deadline_s, "fps": self.fps, "slowdown": SLOWDOWN / self.width,
             "store": self.folder / name, "log": frames.path, "first": frames.next or 1 + 1_000_000 * len(self.frames),
         }  # fmt: skip
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -180,10 +181,10 @@ class Plant(Site):
 
     def judge(self, excused: Any = ()) -> Tally:
         """Every frame asked so far, a second later."""
-        time.sleep(2 * DEADLINE_S)
+        time.sleep(2 * self.deadline_s)
         for name in [name for name in self.processes if name not in self._commands]:
             self.end(name)
-        return judge(self.frames, self.model, DEADLINE_S, excused)
+        return judge(self.frames, self.model, self.deadline_s, excused)
 
     def close(self) -> None:
         self._closing.set()

@@ -24,6 +24,9 @@ follows. Mosquitto tries to connect every one to ten seconds."""
 SUCCESSION_S = 5.0
 """From the death of the leader until the one beyond the bridge leads."""
 
+HANG_S = 7.0
+"""The same for one that hangs: its broker tells it after 3 to 5 s, else its silence does, a little later."""
+
 HELD_S = 3.0
 """The lease."""
 
@@ -121,5 +124,5 @@ def test_a_leader_hangs_and_one_dies_behind_the_cut(
         record("leader beyond a bridge hangs; another dies behind the cut", 2, [1e3 * s for s in took], tally.frames,
                tally.lost, tally.doubled, tally.late, "from the fault or repair until the other leads")  # fmt: skip
         assert good(tally), tally
-        assert took[0] <= SUCCESSION_S
+        assert took[0] <= HANG_S
         assert took[1] <= JOINED_S

@@ -28,7 +28,8 @@ from splitbus_schemas.bridging import Side, bridge_lines
 NAME: Final = "bridge-home"
 CAMERA_BEYOND, GATEWAY, GATEWAY_BEYOND = "camera2", "gateway", "gateway2"
 FPS_EACH: Final = 5.0
-"""Two cameras and five other programs share the machine."""
+DEADLINE_EACH_S: Final = 1.0
+"""Two cameras, two brokers and four other programs share the machine, and all of them start at once."""
 CAMERAS: Final = (CAMERA, CAMERA_BEYOND)
 NEAR_SIDE: Final = Side((GATEWAY,), (EDGE,), (CAMERA,))
 FAR_SIDE: Final = Side((GATEWAY_BEYOND,), (CLOUD,), (CAMERA_BEYOND,))
@@ -163,7 +164,9 @@ def two_sides(broker_factory: BrokerFactory, folder: Path, seed: int) -> Iterato
     """Everything runs, and both cameras are served."""
     name = f"f{secrets.token_hex(4)}"
     with broker_factory() as far, Relay((far.host, far.port), FAR) as line, broker_factory(bridge(line, name)) as near:
-        site = TwoSides(near, folder, name, seed=seed, fps=FPS_EACH, far_broker=far, bridge=line)
+        site = TwoSides(
+            near, folder, name, seed=seed, fps=FPS_EACH, deadline_s=DEADLINE_EACH_S, far_broker=far, bridge=line
+        )
         try:
             site.set_up()
             site.start_all()
