@@ -40,8 +40,9 @@ class NodeWatch:
         """Whether a node that is there says nothing but that: then its connection is a new one."""
         before = self._said.get(status.node)
         self._said[status.node] = status
-        same = before is not None and before.boot == status.boot
-        return not same or (before.pace, before.seal) == (status.pace, status.seal)
+        if before is None or before.boot != status.boot:
+            return True
+        return (before.pace, before.seal) == (status.pace, status.seal)
 
     def recovers(self, status: NodeStatus) -> bool:
         """Whether a node that had said that it is slow says that it is well."""

@@ -154,7 +154,10 @@ class LinkBook:
             if peer in self._links:
                 self._links[peer] = self._links[peer].put_by(now)
             self._doubted.pop(peer, None)
+            self._probed.pop(peer, None)
             self._suspects.add(peer)
+        for probe_id in [probe_id for probe_id, sent in list(self._probes.items()) if sent.peer == peer]:
+            self._probes.pop(probe_id, None)  # sent to what the peer was
         self._probe_doubtful(now)
 
     def suspect_all(self) -> None:

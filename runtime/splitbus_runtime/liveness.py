@@ -25,6 +25,9 @@ STANDING_S: Final = 3.25
 """What the peer's kernel has not acknowledged for so long is lost: it is sent again after 0.2, 0.6, 1.4 and 3 s, and
 the last of these finds a link that is back after two."""
 
+CLOSED_S: Final = 5.5
+"""The same where the peer's kernel says that it has no room: whoever reads there is slow, or hangs."""
+
 DOUBTED_S: Final = 0.7
 """When another connection of ours to the same broker has just died, an answer has to come within this time."""
 
@@ -54,6 +57,7 @@ class Liveness:
         self._doubted = False
         self._left = 0
         self._stands_since = self._looked_at = now
+        self._acked_at = float("-inf")
 
     def heard(self, now: float) -> None:
         """Something came, whatever it was."""
@@ -67,8 +71,8 @@ class Liveness:
         """Whether to look at the backlog again."""
         return now - self._looked_at >= LOOK_S
 
-    def backlog(self, left: int, now: float) -> None:
-        """So many bytes of ours has the peer's kernel not acknowledged yet.
+    def backlog(self, left: int, now: float, *, acked_at: float = float("-inf")) -> None:
+        """So many bytes of ours has the peer's kernel not acknowledged yet; `acked_at` is when it last said anything.
 
         One that shrinks is a sign of life, and answers wait behind it; one that is taken at once proves nothing: a
         proxy, or a router's buffer, takes small things although nobody is behind it.
@@ -79,7 +83,7 @@ class Liveness:
             self._asked_at = now
         if self._left == 0 or left < self._left:
             self._stands_since = now
-        self._left, self._looked_at = left, now
+        self._left, self._looked_at, self._acked_at = left, now, acked_at
 
     def asked(self, now: float) -> None:
         """A ping was sent."""
@@ -110,4 +114,7 @@ class Liveness:
         if self._doubted:
             return asked_at + DOUBTED_S + self._slow_s
         until = asked_at + ANSWER_S + self._slow_s
-        return max(until, self._stands_since + STANDING_S) if self._left else until
+        if not self._left:
+            return until
+        stands_s = CLOSED_S if self._acked_at > self._stands_since + MOVED_S else STANDING_S
+        return max(until, self._stands_since + stands_s)

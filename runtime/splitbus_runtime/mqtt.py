@@ -33,7 +33,14 @@ from splitbus_runtime.paho_client import (
     will_properties,
 )
 from splitbus_runtime.routes import Routes
-from splitbus_runtime.sockets import TlsSocket, acknowledge_at_once, say_goodbye, tune, unacknowledged
+from splitbus_runtime.sockets import (
+    TlsSocket,
+    acknowledge_at_once,
+    acknowledged_s,
+    say_goodbye,
+    tune,
+    unacknowledged,
+)
 from splitbus_schemas.errors import BusError, PayloadTooLargeError
 
 log = logging.getLogger(__name__)
@@ -301,7 +308,7 @@ class MqttBus:
         """Ask the broker for a sign of life when it is time; False when it gives none."""
         now, life = time.monotonic(), self._liveness
         if life.is_to_look(now):
-            life.backlog(unacknowledged(sock), now)
+            life.backlog(unacknowledged(sock), now, acked_at=now - acknowledged_s(sock))
         if self._doubted:
             self._doubted = False
             life.doubt()

@@ -17,6 +17,10 @@ SEND_BUFFER_BYTES: Final = 256 * 1024
 """What the kernel may hold of ours: more would be a queue of stale frames on a slow link."""
 
 
+LAST_ACK_AT: Final = 56
+"""Where Linux's struct tcp_info holds tcpi_last_ack_recv, in milliseconds."""
+
+
 def tune(sock: Any) -> None:
     """No waiting for more to send, little room for stale bytes, and an early end of a dead connection."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -38,6 +42,15 @@ def unacknowledged(sock: Any) -> int:
         return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
     except (OSError, ValueError):
         return 0
+
+
+def acknowledged_s(sock: Any) -> float:
+    """Seconds since the peer's kernel last acknowledged anything, be it that it has no room; infinite if unknown."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LAST_ACK_AT + 4)
+        return int(struct.unpack_from("=I", info, LAST_ACK_AT)[0]) / 1e3
+    except (AttributeError, OSError, ValueError, struct.error):
+        return float("inf")
 
 
 def say_goodbye(sock: Any, words: bytes, seconds: float) -> None:

@@ -84,6 +84,11 @@ def test_a_suspect_is_probed_at_once(pair: Pair) -> None:
     assert len(pair.probes) == 2
 
 
+def echo_of(probe: Probe, at: float) -> tuple[Echo, Parcel]:
+    echo = Echo(probe.id, "b", 1000, 30_000, 20_000)
+    return echo, Parcel("t", echo, at, 9000, 8000, 0.01)
+
+
 def test_a_link_is_measured_anew_when_its_peer_has_changed(pair: Pair) -> None:
     """What was measured before counts until the next sample, which comes at once and stands alone."""
     for number in range(6):
@@ -91,15 +96,19 @@ def test_a_link_is_measured_anew_when_its_peer_has_changed(pair: Pair) -> None:
         pair.book.tick(START + number)
         pair.echo(START + number + 0.351)
     assert pair.book.link("b").rtt_s.estimate == pytest.approx(0.32)
+    pair.book.tick(START + 8)
     probes = len(pair.probes)
-    pair.book.measure_anew("b", START + 6)
+    assert probes == 7, "one is under way"
+    pair.book.measure_anew("b", START + 8)
     assert pair.book.link("b").rtt_s.estimate == pytest.approx(0.32)
     assert len(pair.probes) == probes + 1
-    pair.echo(START + 6.051)
+    pair.book.take_echo(*echo_of(pair.probes[-2], START + 8.04))
+    assert pair.book.link("b").rtt_s.estimate == pytest.approx(0.32), "it was sent to what the peer was"
+    pair.echo(START + 8.051)
     assert pair.book.link("b").rtt_s.estimate == pytest.approx(0.02)
-    pair.book.tick(START + 6.25)
+    pair.book.tick(START + 8.25)
     assert pair.reports[-1].rtt_ms == pytest.approx(20.0)
-    pair.book.measure_anew("stranger", START + 7)
+    pair.book.measure_anew("stranger", START + 9)
     assert pair.book.link("stranger").rtt_s.estimate is None
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from splitbus_runtime.liveness import (
     ANSWER_S,
+    CLOSED_S,
     DOUBTED_S,
     LIVELY_QUIET_S,
     MAX_SLOW_S,
@@ -139,6 +140,16 @@ def test_a_backlog_that_stands_is_given_up() -> None:
     for turn in range(40):
         life.backlog(1000 + turn, 10.1 + turn / 10)
     assert dies_at(life, 12.0) == pytest.approx(10.1 + STANDING_S)
+
+
+def test_a_peer_that_has_no_room_is_given_longer_than_one_that_says_nothing() -> None:
+    """A link so slow that the relay before it reads nothing for seconds: its kernel answers, and takes nothing."""
+    life = lively(10.0)
+    asked_at(life, 10.0, 10.0)
+    for turn in range(40):
+        life.backlog(200_000, 10.1 + turn / 10, acked_at=10.1 + turn / 10 - 0.2)
+        assert not life.is_dead(10.1 + turn / 10)
+    assert dies_at(life, 14.0) == pytest.approx(10.1 + CLOSED_S)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["heard", "backlog", "doubt"]), st.floats(0, 2), st.integers(0, 10**6))))
