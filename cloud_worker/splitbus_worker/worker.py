@@ -342,7 +342,7 @@ class Worker:
         self._slow = factor is not None
         if self._slow and not was_slow:
             self.agent.alert("slow_runs", f"{self.node} is slow: its runs take {factor:g} times as long as usual")
-        self.agent.tell_status("ready")
+        self.agent.tell_presence()
 
     def _load(self) -> Load:
         now = time.monotonic()

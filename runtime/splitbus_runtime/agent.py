@@ -1,4 +1,4 @@
-"""What a device and a worker have in common: presence, heartbeat, slices on order, profiles, links, statistics."""
+"""What a device and a worker have in common: presence, heartbeat, orders, links, statistics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import datetime as dt
 import importlib.metadata
 import logging
 import os
-import queue
 import secrets
 import threading
 import time
@@ -19,13 +18,12 @@ from typing import Final
 
 from splitbus_runtime.blobs import BlobClient
 from splitbus_runtime.bus import Bus, Delivery
-from splitbus_runtime.engine import Session, open_session
 from splitbus_runtime.health import Health, Identity
 from splitbus_runtime.linkbook import LinkBook
+from splitbus_runtime.orders import Orders
 from splitbus_runtime.processor import memory_mb
-from splitbus_runtime.profiler import Stopwatch, profile
+from splitbus_runtime.profiler import Stopwatch
 from splitbus_runtime.pulse import LONG_SECONDS
-from splitbus_runtime.room import LOOK_SECONDS, Room
 from splitbus_runtime.secrets import redacted
 from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
@@ -35,7 +33,7 @@ from splitbus_runtime.trust import Trust
 from splitbus_runtime.twins import look_after_each_other
 from splitbus_schemas.codecs import known_codecs
 from splitbus_schemas.errors import DecodeError, SplitbusError
-from splitbus_schemas.ids import check_id, model_key
+from splitbus_schemas.ids import check_id
 from splitbus_schemas.messages import (
     Alert,
     NodeCaps,
@@ -43,12 +41,10 @@ from splitbus_schemas.messages import (
     NodeStatus,
     NodeWork,
     Peers,
-    ProfileRequest,
     SealState,
-    SliceState,
     Tier,
 )
-from splitbus_schemas.topics import ALERT, CAPS, ECHO, HEALTH, PEERS, PROFILE, SLICES, STATS, STATUS, WORK
+from splitbus_schemas.topics import ALERT, CAPS, ECHO, HEALTH, PEERS, STATS, STATUS, WORK
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +52,6 @@ TICK_SECONDS: Final = 0.25
 STATS_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 30.0
 """A heartbeat that has not been sent for so long hangs."""
-RETRY_SECONDS: Final = 2.0
-"""A profile that failed is tried again so often: the disk was full, or the gateway was away."""
-
 MAX_ALERTS_PER_SECOND: Final = 5
 """Of a kind: a flood of bad messages makes no flood of alerts, nor hides what else is wrong; the counters count on."""
 
@@ -122,32 +115,33 @@ class Agent:
         self.pace: Callable[[], float | None] = lambda: None
         self.health = Health(timestamp)
         self._tick_pulse = self.health.pulses.add("heartbeat", STUCK_SECONDS)
-        self._order_pulse = self.health.pulses.add("orders", LONG_SECONDS)
         self.port = PacketPort(data, self._refuse)
         self._blob_port = PacketPort(control, self._refuse)
         self.blobs = BlobClient(self._blob_port, site=site, node=node, boot=boot, store=store)
         self.shelf = Shelf(
             store, self.blobs.fetch, threads=threads, slowdown=slowdown, limit_bytes=limit_bytes, trust=self.trust
         )  # fmt: skip
-        self._room = Room(store)
         self.links = LinkBook(self.port, control, site=site, node=node, boot=boot)
         self.broker_rtt_s: float | None = None
         self.last_echo = float("-inf")
         self._concurrency = concurrency
         self._reachable = tier == "device"
         self._started = time.monotonic()
-        self._failed: dict[str, str] = {}
-        self._stopwatch = Stopwatch(threads, slowdown)
-        self._profiled: dict[str, int] = {}
-        self._work = NodeWork()
-        self._orders: queue.SimpleQueue[NodeWork | None] = queue.SimpleQueue()
+        self._orders = Orders(
+            Identity(node, boot, tier, software()),
+            site=site,
+            control=control,
+            shelf=self.shelf,
+            store=store,
+            stopwatch=Stopwatch(threads, slowdown),
+            pulse=self.health.pulses.add("orders", LONG_SECONDS),
+            alert=self.alert,
+            guarded=self._guarded,
+        )
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._alerted: Counter[str] = Counter()
-        self._threads = [
-            threading.Thread(target=self._tick_loop, name=f"splitbus-{node}-tick", daemon=True),
-            threading.Thread(target=self._order_loop, name=f"splitbus-{node}-slices", daemon=True),
-        ]
+        self._ticking = threading.Thread(target=self._tick_loop, name=f"splitbus-{node}-tick", daemon=True)
 
     @staticmethod
     def lost(site: str, node: str, boot: str, tier: Tier) -> tuple[str, bytes]:
@@ -166,8 +160,8 @@ class Agent:
         self.data.watch(self._on_connection)
         if self.tier == "device":
             self.tell_presence()
-        for thread in self._threads:
-            thread.start()
+        self._ticking.start()
+        self._orders.start()
 
     def _on_connection(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
         """At every connect: the broker may have another limit, the network may be another one.
@@ -199,10 +193,9 @@ class Agent:
         """Say goodbye and end the threads; the connections are the caller's."""
         self._stopping.set()
         self.blobs.close()
-        self._orders.put(None)
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(5)
+        self._orders.stop()
+        if self._ticking.is_alive():
+            self._ticking.join(5)
         self.tell_status("stopping", reason)
 
     @property
@@ -247,18 +240,13 @@ class Agent:
         )
         self.control.publish(STATUS.at(self.site, node=self.node), status.to_json(), qos=1, retain=True)
 
-    def tell_slices(self, loading: tuple[str, ...] = ()) -> None:
+    def tell_slices(self) -> None:
         """Publish which slices are warm."""
-        state = SliceState(
-            node=self.node, boot=self.boot, ready=self.shelf.ready, loading=list(loading), failed=dict(self._failed),
-            full=self._room.full or None,
-        )  # fmt: skip
-        self.control.publish(SLICES.at(self.site, node=self.node), state.to_json(), qos=1, retain=True)
+        self._orders.tell()
 
     def note_failure(self, error: SplitbusError) -> None:
         """Something could not be had: when the disk is full, others are told, and it is looked at until it is not."""
-        if self._room.note(error):
-            self.tell_slices()
+        self._orders.note_failure(error)
 
     # What arrives
 
@@ -356,117 +344,6 @@ class Agent:
         ages = {"oldest_frame": self.load().oldest_s, "echo": self.echo_age_s or 0.0}
         told = self.health.message(verdict, me, uptime_s=now - self._started, ages=ages, counters=dict(self.counters))
         self.control.publish(HEALTH.at(self.site, node=self.node), told.to_json(), retain=HEALTH.retain)
-
-    def _order_loop(self) -> None:
-        while not self.stopping and (work := self._newest_order()) is not None:
-            with self._order_pulse.working("an order of the gateway"), self._guarded("an order of the gateway"):
-                self._follow(work)
-
-    def _newest_order(self) -> NodeWork | None:
-        """Wait for an order, or to try the last one again; only the newest counts. None when it is time to stop."""
-        waited_s = 0.0
-        while True:
-            try:
-                work = self._orders.get(timeout=LOOK_SECONDS)
-                break
-            except queue.Empty:
-                waited_s += LOOK_SECONDS
-            if self._may_try_again(waited_s):
-                return self._work
-        while work is not None and not self._orders.empty():
-            work = self._orders.get()
-        return work
-
-    def _may_try_again(self, waited_s: float) -> bool:
-        """Without room for it nothing is: it would be fetched in vain."""
-        if self._room.full:
-            if not self._room.returned():
-                return False
-            self._failed.clear()  # what is told as failed is not asked for, and all of it is tried again now
-            self.tell_slices()
-            return True
-        return waited_s >= RETRY_SECONDS and any(self._is_due(request) for request in self._work.profiles)
-
-    def _follow(self, work: NodeWork) -> None:
-        """Load what is wanted, then profile; a newer order that comes meanwhile is loaded at once."""
-        self._work = work
-        self._load(work)
-        tried: set[tuple[str, int]] = set()
-        while not self.stopping:
-            due = [request for request in self._work.profiles if self._is_due(request)]
-            request = next((request for request in due if (request.whole, request.round) not in tried), None)
-            if request is None:
-                return
-            tried.add((request.whole, request.round))
-            self._profile(request)
-
-    def _is_due(self, request: ProfileRequest) -> bool:
-        return self._profiled.get(request.whole, -1) < request.round
-
-    def _interlude(self) -> bool:
-        """Between two runs of a profile: slices do not wait for it. Whether to give it up."""
-        self._order_pulse.on()
-        if not self.stopping and not self._orders.empty():
-            work = self._newest_order()
-            if work is not None:
-                self._work = work
-                self._load(work)
-        return self.stopping
-
-    def _load(self, work: NodeWork) -> None:
-        due = {request.whole for request in work.profiles if self._is_due(request)}
-        self._failed = {slice_id: why for slice_id, why in self._failed.items() if slice_id in due.union(work.slices)}
-        missing = [slice_id for slice_id in work.slices if self.shelf.get(slice_id) is None]
-        if self.tier != "device":
-            self.shelf.drop(set(work.slices))
-        for position, slice_id in enumerate(missing):
-            if self.stopping:
-                return
-            self._order_pulse.on()
-            self.tell_slices(tuple(missing[position:]))
-            try:
-                self.shelf.load(slice_id)
-                self._failed.pop(slice_id, None)
-            except SplitbusError as error:
-                if self.stopping:
-                    return
-                self._failed[slice_id] = str(error)
-                self._room.note(error)
-                self.alert("slices_failed", str(error))
-        self.tell_slices()
-
-    def _profile(self, request: ProfileRequest) -> None:
-        try:
-            result = profile(
-                request,
-                self.shelf,
-                node=self.node,
-                boot=self.boot,
-                local=self._local(request.model) if self.tier == "device" else None,
-                stopwatch=self._stopwatch,
-                stopping=self._interlude,
-            )
-        except SplitbusError as error:
-            if not self.stopping:
-                self.alert("profiles_failed", str(error))
-                self._failed[request.whole] = str(error)
-                self._room.note(error)
-                self.tell_slices()
-            return
-        if self._failed.pop(request.whole, None):
-            self.tell_slices()  # before the profile: a plan may want that very slice
-        self._profiled[request.whole] = request.round
-        topic = PROFILE.at(self.site, node=self.node, model=model_key(request.model))
-        self.control.publish(topic, result.to_json(), qos=1, retain=True)
-
-    def _local(self, model: str) -> Session | None:
-        """The model in one piece, when its file is here; one that cannot be opened is the device's own affair."""
-        try:
-            return open_session(
-                self.store.path(model), threads=self._stopwatch.threads, slowdown=self._stopwatch.slowdown
-            )  # fmt: skip
-        except SplitbusError:
-            return None
 
 
 def default_store(name: str) -> Path:
