@@ -126,6 +126,7 @@ class Agent:
         self.last_echo = float("-inf")
         self._concurrency = concurrency
         self._reachable = tier == "device"
+        self._reach_lock = threading.Lock()
         self._started = time.monotonic()
         self._orders = Orders(
             Identity(node, boot, tier, software()),
@@ -171,9 +172,15 @@ class Agent:
         if connected:
             self._tell_caps()
             self.links.suspect_all()
-        if self.tier != "device" and not self.stopping and connected != self._reachable:
-            self._reachable = connected
-            self.tell_presence()
+        if self.tier != "device" and not self.stopping:
+            self._tell_reach()
+
+    def _tell_reach(self) -> None:
+        """By what is true now: of two calls at once, at the start say, the later one may carry the older news."""
+        with self._reach_lock:
+            before, self._reachable = self._reachable, self.data.connected
+            if self._reachable != before:
+                self.tell_presence()
 
     def _tell_caps(self) -> None:
         caps = NodeCaps(
