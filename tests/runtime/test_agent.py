@@ -230,8 +230,8 @@ def test_stop_says_goodbye_and_ends_at_once(start: Start, observer: Observer) ->
 def test_news_of_a_connection_that_come_too_late_do_not_count(
     bus: MemoryBroker, start: Start, observer: Observer
 ) -> None:
-    """The bus tells a newcomer how it is while its own thread tells that it got better: the older word may come last."""
+    """The bus tells a newcomer how it is, while its own thread tells that it got better: the older may come last."""
     agent = start()
-    agent._on_connection(connected=False)  # noqa: SLF001 - no thread comes between by request
+    agent._on_connection(connected=False)
     assert [status.state for status in observer.status] == ["ready"]
     assert NodeStatus.from_json(bus.retained[STATUS.at("t", node="w1")].payload).state == "ready"
