@@ -24,21 +24,18 @@ from splitbus_runtime.bus import Delivery, Handler, UserProperties, Watcher, Wil
 from splitbus_runtime.liveness import Liveness
 from splitbus_runtime.paho_client import (
     REMEDIES,
+    Caller,
     Client,
     Message,
-    connect_properties,
     options,
     publish_properties,
     why_not,
-    will_properties,
 )
 from splitbus_runtime.routes import Routes
 from splitbus_runtime.sockets import (
-    TlsSocket,
     acknowledge_at_once,
     acknowledged_s,
     say_goodbye,
-    tune,
     unacknowledged,
 )
 from splitbus_schemas.errors import BusError, PayloadTooLargeError
@@ -105,11 +102,7 @@ class MqttBus:
         self.host, self.port = host, port
         self.counters: dict[str, int] = {}
         self.problem = ""
-        self._id = client_id
-        self._credentials = (username, password)
-        self._tls = tls
-        self._will = will
-        self._receive_maximum = receive_maximum
+        self._caller = Caller(client_id, username, password, tls, will, receive_maximum)
         self._max_packet = DEFAULT_MAX_PACKET
         self._lock = threading.RLock()
         self._routes = Routes()
@@ -236,7 +229,7 @@ class MqttBus:
                 attempt = 0 if lived and time.monotonic() - opened > STABLE_SECONDS else attempt + 1
                 self._lost()
                 if lived and attempt >= UNSTABLE_ATTEMPTS and not self._closing.is_set():
-                    self._fail(f"connections end at once: does another program use the id {self._id}?")
+                    self._fail(f"connections end at once: does another program use the id {self._caller.client_id}?")
             else:
                 attempt += 1
             backoff = BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]
@@ -245,36 +238,15 @@ class MqttBus:
         self._wake_w.close()
 
     def _open(self, patience_s: float) -> Client | None:
-        client = Client(self._id, self._inbox.append)
+        client = Client(self._caller, self._inbox.append)
         client.connect_timeout = patience_s
         client.max_inflight_messages_set(self._max_inflight)
-        username, password = self._credentials
-        if username is not None:
-            client.username_pw_set(username, password)
-        if self._tls is not None:
-            self._tls.sslsocket_class = TlsSocket
-            client.tls_set_context(self._tls)
-        if self._will is not None:
-            client.will_set(
-                self._will.topic,
-                self._will.payload,
-                qos=1,
-                retain=True,
-                properties=will_properties(self._will.delay_s),
-            )
-        client.on_socket_open = lambda _client, _data, sock: tune(sock)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         try:
-            client.connect(
-                self.host,
-                self.port,
-                KEEPALIVE_SECONDS,
-                clean_start=True,
-                properties=connect_properties(self._receive_maximum),
-            )
+            client.dial(self.host, self.port, KEEPALIVE_SECONDS)
         except (OSError, ValueError) as error:
             self._fail(why_not(error))
             return None
@@ -407,7 +379,7 @@ class MqttBus:
     def _on_subscribe(self, client: Any, _data: Any, mid: int, reasons: list[Any], _properties: Any) -> None:
         if any(reason.is_failure for reason in reasons):
             self._count("subscribe_refused")
-            log.warning("broker refused a subscription of %s: %s", self._id, ", ".join(map(str, reasons)))
+            log.warning("broker refused a subscription of %s: %s", self._caller.client_id, ", ".join(map(str, reasons)))
         if mid == self._awaiting_suback and not self.connected:
             self._ready(client)
 
@@ -427,10 +399,11 @@ class MqttBus:
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if not self._closing.is_set() and not self.problem:
+            remedy = "check certfile and" if self._caller.tls else "see"
             self.problem = (
                 f"connection lost: {reason}{REMEDIES.get(str(reason), '')}"
                 if self._accepted
-                else f"it hung up without an answer: {'check certfile and' if self._tls else 'see'} the broker's log"
+                else f"it hung up without an answer: {remedy} the broker's log"
             )
             log.warning("broker at %s:%d: %s", self.host, self.port, self.problem)
 

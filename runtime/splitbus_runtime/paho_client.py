@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
@@ -14,8 +15,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from splitbus_runtime.bus import Delivery, UserProperties
+from splitbus_runtime.bus import Delivery, UserProperties, Will
 from splitbus_runtime.publish_packet import read_publish
+from splitbus_runtime.sockets import TlsSocket, tune
 from splitbus_schemas.errors import DecodeError
 
 log = logging.getLogger(__name__)
@@ -33,12 +35,43 @@ RETAIN_BIT: Final = 0x01
 """Of a PUBLISH packet's first byte."""
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who connects, and with what; the broker publishes `will` should it lose us."""
+
+    client_id: str
+    username: str | None = None
+    password: str | None = None
+    tls: ssl.SSLContext | None = None
+    will: Will | None = None
+    receive_maximum: int = 64
+    """Messages of QoS 1 that we take unacknowledged."""
+
+
 class Client(paho.Client):
     """paho's client, with messages of QoS 0 read our way: paho's takes 0.2 ms for 125 kB with four properties."""
 
-    def __init__(self, client_id: str, deliver: Callable[[Delivery], None]) -> None:
-        super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5)
-        self._deliver = deliver
+    def __init__(self, caller: Caller, deliver: Callable[[Delivery], None]) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id=caller.client_id, protocol=paho.MQTTv5)
+        self._caller, self._deliver = caller, deliver
+        if caller.username is not None:
+            self.username_pw_set(caller.username, caller.password)
+        if caller.tls is not None:
+            caller.tls.sslsocket_class = TlsSocket
+            self.tls_set_context(caller.tls)
+        if (will := caller.will) is not None:
+            self.will_set(will.topic, will.payload, qos=1, retain=True, properties=_will_properties(will.delay_s))
+        self.on_socket_open = lambda _client, _data, sock: tune(sock)
+
+    def dial(self, host: str, port: int, keepalive_s: int) -> None:
+        """Connect. Raises OSError or ValueError."""
+        self.connect(
+            host,
+            port,
+            keepalive_s,
+            clean_start=True,
+            properties=_connect_properties(self._caller.receive_maximum),
+        )
 
     def _handle_publish(self) -> MQTTErrorCode:
         """Overrides paho's own; were it renamed there, paho's would be used."""
@@ -96,7 +129,7 @@ def publish_properties(user: UserProperties, expiry_s: int | None) -> Properties
     return properties
 
 
-def connect_properties(receive_maximum: int) -> Properties:
+def _connect_properties(receive_maximum: int) -> Properties:
     """How many unacknowledged messages we take."""
     properties = _new(PacketTypes.CONNECT)
     properties.ReceiveMaximum = receive_maximum
@@ -113,7 +146,7 @@ def _new(kind: int) -> Properties:
     return properties
 
 
-def will_properties(delay_s: int) -> Properties:
+def _will_properties(delay_s: int) -> Properties:
     """How long the broker waits before it publishes our will."""
     properties = _new(PacketTypes.WILLMESSAGE)
     properties.WillDelayInterval = delay_s

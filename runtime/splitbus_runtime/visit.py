@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from splitbus_runtime.bus import Delivery
-from splitbus_runtime.paho_client import Client, connect_properties, options, why_not
+from splitbus_runtime.paho_client import Caller, Client, options, why_not
 from splitbus_runtime.settings import BrokerSettings
-from splitbus_runtime.sockets import TlsSocket
 from splitbus_schemas.errors import BusError
 
 ANSWER_SECONDS: Final = 3.0
@@ -112,19 +111,15 @@ def visit(broker: BrokerSettings, *, anonymous: bool = False) -> Iterator[Visit]
     Raises BusError.
     """
     arrived: list[Delivery] = []
-    client = Client(f"splitbus-doctor-{secrets.token_hex(4)}", arrived.append)
+    named = broker.user is not None and not anonymous
+    who = (broker.user, broker.read_password()) if named else (None, None)
+    client = Client(Caller(f"splitbus-doctor-{secrets.token_hex(4)}", *who, broker.ssl_context()), arrived.append)
     client.connect_timeout = ANSWER_SECONDS
     client.on_socket_open = _send_at_once
-    if broker.user is not None and not anonymous:
-        client.username_pw_set(broker.user, broker.read_password())
-    context = broker.ssl_context()
-    if context is not None:
-        context.sslsocket_class = TlsSocket
-        client.tls_set_context(context)
     guest = Visit(client)
     guest.arrived = arrived
     try:
-        client.connect(broker.host, broker.port, KEEPALIVE_SECONDS, clean_start=True, properties=connect_properties(64))
+        client.dial(broker.host, broker.port, KEEPALIVE_SECONDS)
         guest.wait_connected()
         yield guest
     except (OSError, ValueError) as error:
