@@ -126,7 +126,7 @@ class Agent:
         self.last_echo = float("-inf")
         self._concurrency = concurrency
         self._reachable = tier == "device"
-        self._reach_lock = threading.Lock()
+        self._presence_lock = threading.RLock()
         self._started = time.monotonic()
         self._orders = Orders(
             Identity(node, boot, tier, software()),
@@ -177,7 +177,7 @@ class Agent:
 
     def _tell_reach(self) -> None:
         """By what is true now: of two calls at once, at the start say, the later one may carry the older news."""
-        with self._reach_lock:
+        with self._presence_lock:
             before, self._reachable = self._reachable, self.data.connected
             if self._reachable != before:
                 self.tell_presence()
@@ -227,8 +227,9 @@ class Agent:
         self.control.publish(ALERT.at(self.site, node=self.node), message.to_json())
 
     def tell_presence(self) -> None:
-        """Publish whether frames can come to us, or from us."""
-        self.tell_status(*(("ready",) if self._reachable else ("lost", "frames cannot reach it")))
+        """Publish whether frames can come to us, or from us; what was so first is published first."""
+        with self._presence_lock:
+            self.tell_status(*(("ready",) if self._reachable else ("lost", "frames cannot reach it")))
 
     def tell_status(self, state: str, reason: str | None = None) -> None:
         """Publish our state."""
@@ -274,7 +275,7 @@ class Agent:
     def _on_own_status(self, payload: bytes) -> None:
         """The will of an earlier start may come after our birth, and what is retained must be true."""
         status = NodeStatus.from_json(payload)
-        if status.state == "lost" and status.boot != self.boot and not self.stopping:
+        if status.state == "lost" and status.boot != self.boot and self._reachable and not self.stopping:
             self.tell_presence()
 
     def _on_work(self, payload: bytes) -> None:
