@@ -57,7 +57,7 @@ def test_the_uplink_carries_a_tenth(broker_factory: BrokerFactory, tmp_path: Pat
         scene.watch.bus.publish(
             topics.PIN.at(scene.name, node=CAMERA, model=scene.key), pin.to_json(), qos=1, retain=True
         )  # fmt: skip
-        wait_for("the pinned plan", lambda: (plan := scene.plan()) and plan.reason.startswith("pinned"))
+        wait_for("the pin is obeyed", lambda: (said := scene.decisions()) and "pinned" in said[-1].why)
         scene.settle_in()
         scene.links[CAMERA].set(Link(PIXELS_MBIT / 10, PIXELS_MBIT / 10, 10))
         first = time.monotonic()
