@@ -18,7 +18,7 @@ from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
 from splitbus_schemas.errors import SplitbusError
 from splitbus_schemas.ids import model_key
-from splitbus_schemas.messages import NodeWork, ProfileRequest, SliceState
+from splitbus_schemas.messages import NodeProfile, NodeWork, ProfileRequest, SliceState
 from splitbus_schemas.topics import PROFILE, SLICES
 
 RETRY_SECONDS: Final = 2.0
@@ -166,6 +166,7 @@ class Orders:
                 local=self._local(request.model) if self._me.tier == "device" else None,
                 stopwatch=self._stopwatch,
                 stopping=self._interlude,
+                early=self._tell_profile,
             )
         except SplitbusError as error:
             if not self._stopping.is_set():
@@ -175,8 +176,11 @@ class Orders:
         if self._failed.pop(request.whole, None):
             self.tell()  # before the profile: a plan may want that very slice
         self._profiled[request.whole] = request.round
-        topic = PROFILE.at(self._site, node=self._me.node, model=model_key(request.model))
-        self._control.publish(topic, result.to_json(), qos=1, retain=True)
+        self._tell_profile(result)
+
+    def _tell_profile(self, found: NodeProfile) -> None:
+        topic = PROFILE.at(self._site, node=self._me.node, model=model_key(found.model))
+        self._control.publish(topic, found.to_json(), qos=1, retain=True)
 
     def _fails(self, slice_id: str, what: str, error: SplitbusError) -> None:
         self._failed[slice_id] = str(error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
@@ -39,6 +39,9 @@ MAX_SECONDS_A_READING: Final = 0.25
 BUDGET_SECONDS: Final = 18.0
 """No pass is begun, and no more anchors or batches are timed, that would go beyond: whoever starts a camera waits for
 its first plan. A minute is the promise; what remains is for models whose single pass takes that long."""
+
+EARLY_SECONDS: Final = 1.0
+"""A profile whose first pass takes longer is told after that already: a first plan need not wait for the rest."""
 
 BEAT_SECONDS: Final = 0.02
 BEAT_SHARE: Final = 5.0
@@ -98,27 +101,35 @@ def profile(
     stopping: Callable[[], bool] = lambda: False,
     progress: Callable[[Told], None] = lambda _: None,
     budget_s: float = BUDGET_SECONDS,
+    early: Callable[[NodeProfile], None] = lambda _: None,
+    early_s: float = EARLY_SECONDS,
 ) -> NodeProfile:
     """Time every block on the outputs of those before it, put right by the whole and by heads and tails at the anchors.
 
-    `local` is the model in one piece, from its own file. `stopping` is asked between runs. Raises BlobError,
+    `local` is the model in one piece, from its own file. `stopping` is asked between runs. `early` is given what is
+    known after a first pass of more than `early_s` seconds, by the whole alone and without batches. Raises BlobError,
     ModelError, and SplitbusError when told to stop.
     """
+
+    def told(times: _Times, batches: Sequence[BatchTimes] = ()) -> NodeProfile:
+        return NodeProfile(
+            node=node,
+            boot=boot,
+            model=request.model,
+            cuts=request.cuts,
+            block_ms=_rounded(times.block_ms),
+            spread_ms=_rounded(times.spread_ms),
+            whole_ms=round(times.whole_ms, 4),
+            local_ms=times.local_ms and round(times.local_ms, 4),
+            runs=times.readings,
+            batches=list(batches),
+            round=request.round,
+        )
+
     bench = _Bench(slices, stopwatch or Stopwatch(), stopping, progress, time.perf_counter() + budget_s)
-    first = bench.time_all(request, batch=1, local=local)
-    return NodeProfile(
-        node=node,
-        boot=boot,
-        model=request.model,
-        cuts=request.cuts,
-        block_ms=_rounded(first.block_ms),
-        spread_ms=_rounded(first.spread_ms),
-        whole_ms=round(first.whole_ms, 4),
-        local_ms=first.local_ms and round(first.local_ms, 4),
-        runs=first.readings,
-        batches=[times for batch in sorted({*request.batches} - {1}) if (times := bench.batch(request, first, batch))],
-        round=request.round,
-    )
+    first = bench.time_all(request, batch=1, local=local, early=lambda times: early(told(times)), early_s=early_s)
+    sizes = sorted({*request.batches} - {1})
+    return told(first, [times for batch in sizes if (times := bench.batch(request, first, batch))])
 
 
 def sample(spec: TensorSpec, batch: int = 1) -> Array:
@@ -219,6 +230,8 @@ class _Bench:
         local: Session | None = None,
         anchored: bool = True,
         passes: int = PASSES,
+        early: Callable[[_Times], None] = lambda _: None,
+        early_s: float = float("inf"),
     ) -> _Times:
         """Times at a batch size, in as many passes as the time allows, one at least."""
         whole = self._slices.open(request.whole)
@@ -228,20 +241,26 @@ class _Bench:
         extra = [slice_id for anchor in anchors for slice_id in (anchor.head, anchor.tail)]
         readings: dict[str, list[tuple[float, float]]] = {}
         self._told = Told(self._told.done, self._told.total + passes * (len(request.blocks) + len(extra)))
-        for _ in range(passes):
+
+        def fitted() -> _Times:
+            metronome.tick(now=True)
+            steady = {slice_id: metronome.steady(found) for slice_id, found in readings.items()}
+            return _fitted(request, steady, metronome.ms)
+
+        for number in range(passes):
             began = time.perf_counter()
             for block in request.blocks:
                 self._time(block, live, metronome, readings)
             if local is not None:
                 self._time_local(local, live, metronome, readings)
+            if number == 0 and time.perf_counter() - began > early_s:
+                early(fitted())
             for slice_id in extra:
                 if time.perf_counter() + HEADROOM_RUNS * metronome.ms / 1e3 < self._deadline:
                     self._time(slice_id, live, metronome, readings)
             if time.perf_counter() + (time.perf_counter() - began) > self._deadline:
                 break
-        metronome.tick(now=True)
-        steady = {slice_id: metronome.steady(found) for slice_id, found in readings.items()}
-        return _fitted(request, steady, metronome.ms)
+        return fitted()
 
     def batch(self, request: ProfileRequest, first: _Times, batch: int) -> BatchTimes | None:
         """Times at a larger batch; a model whose batch is fixed runs once for each frame. None when time is up."""

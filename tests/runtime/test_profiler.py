@@ -15,7 +15,7 @@ from splitbus_runtime.profiler import PASSES, READINGS_A_PASS, Stopwatch, Told, 
 from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
 from splitbus_schemas.errors import BlobError, SplitbusError
-from splitbus_schemas.messages import Anchor, ProfileRequest, TensorSpec
+from splitbus_schemas.messages import Anchor, NodeProfile, ProfileRequest, TensorSpec
 
 SIZE = 128
 WEIGHT = {"w": (np.eye(SIZE) * 0.5).astype(np.float32)}
@@ -69,6 +69,22 @@ def test_blocks_sum_to_the_whole(tmp_path: Path) -> None:
     assert result.whole_ms > 0
     assert all(value >= 0 for value in (*result.block_ms, *result.spread_ms))
     assert shelf.ready == [], "profiling keeps nothing warm"
+
+
+@pytest.mark.parametrize(("early_s", "count"), [(0.0, 1), (60.0, 0)])
+def test_what_a_long_first_pass_found_is_told_before_the_rest(tmp_path: Path, early_s: float, count: int) -> None:
+    store = BlobStore(tmp_path)
+    request = request_for(store, [chain(i, i + 1) for i in range(4)], chain(0, 4))
+    request = request.model_copy(update={"batches": [1, 4], "round": 3})
+    told: list[NodeProfile] = []
+    shelf = Shelf(store, lambda _sha: None, threads=1)
+    result = profile(request, shelf, node="w1", boot="b1", early=told.append, early_s=early_s)
+    assert len(told) == count
+    assert [times.batch for times in result.batches] == [4]
+    for early in told:
+        assert sum(early.block_ms) == pytest.approx(early.whole_ms, rel=0.01, abs=0.001)
+        assert (early.cuts, early.round, early.batches) == (result.cuts, 3, [])
+        assert 0 < early.runs < result.runs
 
 
 def test_slowdown_shows_in_the_profile(tmp_path: Path) -> None:
