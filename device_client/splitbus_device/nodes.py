@@ -37,12 +37,12 @@ class NodeWatch:
         return False
 
     def returns(self, status: NodeStatus) -> bool:
-        """Whether a node that is there says nothing but that: then its connection is a new one."""
+        """Whether a node's connection is a new one: it was lost, started anew, or says word for word what it said."""
+        if status.state != "ready":
+            return False
         before = self._said.get(status.node)
         self._said[status.node] = status
-        if before is None or before.boot != status.boot:
-            return True
-        return (before.pace, before.seal) == (status.pace, status.seal)
+        return before is None or before.boot != status.boot or before == status
 
     def recovers(self, status: NodeStatus) -> bool:
         """Whether a node that had said that it is slow says that it is well."""

@@ -26,12 +26,15 @@ def test_a_worker_recovers_when_it_was_slow_and_is_no_more() -> None:
     assert watch.recovers(status(boot="b2")), "started anew"
 
 
-def test_a_worker_returns_when_it_says_nothing_new_or_was_lost() -> None:
+def test_a_worker_returns_when_it_says_the_same_again_or_was_lost() -> None:
     watch = NodeWatch()
     for pace, returns in ((None, True), (None, True), (10.0, False), (10.0, True), (None, False), (None, True)):
         assert watch.returns(status(pace)) == returns
-    watch.note(NodeStatus(state="lost", node="edge1", boot="b1", tier="edge"))
+    lost = NodeStatus(state="lost", node="edge1", boot="b1", tier="edge")
+    assert watch.note(lost)
     assert watch.returns(status(7.0)), "slow, and back"
+    assert not watch.returns(lost.model_copy(update={"boot": "b0"})), "the will of an earlier start"
+    assert not watch.returns(status(7.0).model_copy(update={"since": "later"})), "which it puts right"
     assert watch.returns(status(boot="b2")), "started anew"
 
 
