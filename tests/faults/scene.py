@@ -101,7 +101,8 @@ class Scene(Site):
         store: Path | None = None,
         **session: Any,
     ) -> None:
-        """Begin to take frames with a camera of this name."""
+        """Begin to take frames with a camera of this name; a test may have thrown away what its last life wrote."""
+        self._notebooks.pop(device, None)
         folder = store or self.folder / device
         told = {"broker": self.url(device), "site": self.name, "device": device, "store": str(folder)}
         options = {
