@@ -336,7 +336,7 @@ class _Trusting(Reader):
     def sizes(self, key: str | int, limit: int) -> tuple[int, ...]:  # noqa: ARG002 - the signature of Reader
         return tuple(self._values[key])
 
-    def integers(self, first: int, last: int) -> list[int]:
+    def integers(self, first: int, last: int, limit: int = 0) -> list[int]:  # noqa: ARG002 - the signature of Reader
         values: list[int] = self._values[first:last]
         return values
 

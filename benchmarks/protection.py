@@ -13,6 +13,7 @@ of a plan, which come once for each, are `plan_us`. Sealing is an option of its 
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing as mp
 import random
 import statistics
@@ -30,6 +31,7 @@ import numpy as np
 from _protections import PROTECTIONS, of_client, of_worker
 from _report import Figure, parser, report
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from packet import median_us
 from roundtrip import (
     DEVICE,
     SITE,
@@ -272,11 +274,11 @@ def of_plans() -> list[Figure]:
     payload = signer.seal(topic, _plan())
     body = trust.open(topic, payload)
     with tempfile.TemporaryDirectory() as folder:
-        floor, epochs = EpochFloor(Path(folder) / "epochs.json"), iter(range(1, 10_000))
+        floor, epochs = EpochFloor(Path(folder) / "epochs.json"), itertools.count(1)
         took = {
-            "signature": _median_us(lambda: trust.open(topic, payload)),
-            "epoch": _median_us(lambda: floor.lift("0" * 64, next(epochs))),
-            "read": _median_us(lambda: Plan.from_json(body)),
+            "signature": median_us(lambda: trust.open(topic, payload)),
+            "epoch": median_us(lambda: floor.lift("0" * 64, next(epochs))),
+            "read": median_us(lambda: Plan.from_json(body)),
         }
     detail = f"signature {took['signature']:.0f}, epoch kept on disk {took['epoch']:.0f}; reading it {took['read']:.0f}"
     return [Figure("protection.plan_us", took["signature"] + took["epoch"], "us", f"once for each plan: {detail}")]
@@ -289,15 +291,6 @@ def _plan() -> Plan:
         head=PlanStage(node=DEVICE, tier="device", slice="2" * 64), routes=[[stage]],
         cuts=[PlanCut(index=1, codec="raw")], predicted_ms=50.0, reason="benchmark",
     )  # fmt: skip
-
-
-def _median_us(run: Callable[[], object], rounds: int = 200) -> float:
-    times = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1e6
 
 
 if __name__ == "__main__":

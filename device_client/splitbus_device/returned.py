@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from splitbus_runtime.engine import Array, TensorInfo
+from splitbus_runtime.engine import Array, TensorInfo, has_shape
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.messages import Step
 from splitbus_schemas.packet import dtype_name, unpack_tensor
@@ -33,18 +33,7 @@ def outputs_of(wanted: Sequence[TensorInfo], kept: Mapping[str, Array], result: 
 
 def _fits(array: Array, info: TensorInfo) -> bool:
     """Whether dtype and known sizes agree; an empty shape may stand for one that nobody knows."""
-    if info.dtype and dtype_name(array) != info.dtype:
-        return False
-    return (
-        not info.shape
-        or array.shape == info.shape
-        or (
-            len(info.shape) == array.ndim
-            and all(
-                have == want or not isinstance(want, int) for have, want in zip(array.shape, info.shape, strict=True)
-            )
-        )
-    )
+    return (not info.dtype or dtype_name(array) == info.dtype) and (not info.shape or has_shape(array, info.shape))
 
 
 def steps_of(spent: tuple[Spent, ...]) -> tuple[Step, ...]:

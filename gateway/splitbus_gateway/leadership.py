@@ -90,7 +90,6 @@ class Leadership:
         self._word: tuple[int, int, float] = (0, 0, 0.0)
         """Term, spell, and until when: replaced whole, read by other threads."""
         self._led_by: Lease | None = None
-        self._trouble = ""
         self._stale = 0
         self._caught_up_at = float("-inf")
         self._thread = threading.Thread(target=self._run, name="splitbus-lease", daemon=True)
@@ -115,7 +114,7 @@ class Leadership:
     @property
     def trouble(self) -> str:
         """What keeps us from the other side of the site, in a few words; empty when nothing does."""
-        return self._trouble
+        return self._watch.trouble if self._watch else ""
 
     # What happens
 
@@ -225,10 +224,10 @@ class Leadership:
         if self._candidate.led_beyond != self._remembered_beyond:
             self._remembered_beyond = self._candidate.led_beyond
             self._remember()
+        before = self._watch.trouble
         if self._watch.look(now, _what_follows(self._candidate)):
             self._spell += 1
-        if self._watch.trouble != self._trouble:
-            self._trouble = self._watch.trouble
+        if self._watch.trouble != before:
             self._changed()
 
     def _look(self, now: float) -> None:

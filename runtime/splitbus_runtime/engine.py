@@ -46,6 +46,15 @@ class TensorInfo:
     shape: tuple[int | str | None, ...]
 
 
+def has_shape(array: Array, wanted: Sequence[int | str | None]) -> bool:
+    """Whether an array has this shape; sizes that are no numbers are free."""
+    shape = array.shape
+    return shape == tuple(wanted) or (
+        len(shape) == len(wanted)
+        and all(have == want or not isinstance(want, int) for have, want in zip(shape, wanted, strict=True))
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Clocks:
     wall: float

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from splitbus_runtime import heap
-from splitbus_runtime.engine import Array, Session, open_session, slowed
+from splitbus_runtime.engine import Array, Session, has_shape, open_session, slowed
 from splitbus_runtime.store import BlobStore
 from splitbus_runtime.trust import Trust
 from splitbus_schemas.entropy import Coder, read_coder
@@ -51,18 +51,11 @@ class Slice:
             array = feeds.get(spec.name)
             if array is None:
                 raise ModelError(f"slice {self.id[:12]} needs tensor {spec.name!r}, which did not come")
-            if dtype_name(array) != spec.dtype or not _fits(array.shape, spec.shape):
+            if dtype_name(array) != spec.dtype or not has_shape(array, spec.shape):
                 raise ModelError(
                     f"slice {self.id[:12]} takes {spec.name!r} as {spec.dtype}{spec.shape}, "
                     f"not {array.dtype.name}{list(array.shape)}"
                 )
-
-
-def _fits(shape: tuple[int, ...], expected: list[int | None]) -> bool:
-    return list(shape) == expected or (
-        len(shape) == len(expected)
-        and all(want is None or have == want for have, want in zip(shape, expected, strict=True))
-    )
 
 
 class Shelf:

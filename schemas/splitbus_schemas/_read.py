@@ -58,12 +58,12 @@ class Reader:
             raise self._wrong(key, f"a whole number from 0 to {limit}")
         return value
 
-    def integers(self, first: int, last: int) -> list[int]:
+    def integers(self, first: int, last: int, limit: int = MAX_INTEGER) -> list[int]:
         """Whole numbers of a row, from one place to before another."""
         values: list[int] = self._values[first:last]
         for place, value in enumerate(values, first):
-            if type(value) is not int or not 0 <= value <= MAX_INTEGER:
-                raise self._wrong(place, f"a whole number from 0 to {MAX_INTEGER}")
+            if type(value) is not int or not 0 <= value <= limit:
+                raise self._wrong(place, f"a whole number from 0 to {limit}")
         return values
 
     def flag(self, key: Key) -> bool:
@@ -119,10 +119,7 @@ class Reader:
         value = self._get(key)
         if not isinstance(value, list) or len(value) > limit:
             raise self._wrong(key, f"a list of at most {limit} sizes")
-        for place, size in enumerate(value):
-            if type(size) is not int or not 0 <= size <= MAX_TENSOR_BYTES:
-                raise DecodeError(f"{self.what}: {key}: {place} is not a whole number from 0 to {MAX_TENSOR_BYTES}")
-        return tuple(value)
+        return tuple(Reader(value, f"{self.what}: {key}").integers(0, len(value), limit=MAX_TENSOR_BYTES))
 
     def row(self, key: Key, columns: int) -> Reader:
         """A list of at least `columns` values; later versions may append more."""

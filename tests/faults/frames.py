@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime as ort  # noqa: TID251 - the reference
 from numpy.typing import NDArray
 from tests.e2e.picture_model import one_thread, picture
+from tests.faults.growing import GrowingFile
 
 TOLERANCE: Final = 1e-4
 """As a share of the largest output: the suite's codecs lose nothing, machines may round."""
@@ -65,21 +66,14 @@ class Frames:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = GrowingFile(path)
         self.asked: dict[int, float] = {}
         self.given: list[Given] = []
-        self._read_to = 0
         self._first_at: list[float] = []
 
     def read(self) -> None:
         """Take what was written since."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self._read_to)
-            fresh = file.read()
-        whole = fresh.rfind(b"\n") + 1
-        self._read_to += whole
-        for line in fresh[:whole].splitlines():
+        for line in self._file.fresh():
             self._take(line)
 
     def _take(self, line: bytes) -> None:

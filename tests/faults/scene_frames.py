@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 from tests.e2e.picture_model import SIDE, TOLERANCES, Array, picture
+from tests.faults.growing import GrowingFile
 
 CODECS: Final = ("raw", "zstd", "f16")
 """Those that a site of these tests may use: what they change of an answer is less than what two frames differ by."""
@@ -78,20 +79,13 @@ class Notebook:
     """What a camera writes, read as it grows: the links run in the reader's process, and are to be left their time."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read_to = 0
+        self._file = GrowingFile(path)
         self._log = Log({}, [])
 
     def read(self) -> Log:
-        """All that was written; a line that is being written is left for later."""
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                file.seek(self._read_to)
-                fresh = file.read()
-            whole = fresh.rfind(b"\n") + 1
-            self._read_to += whole
-            for line in fresh[:whole].splitlines():
-                self._take(json.loads(line))
+        """All that was written so far."""
+        for line in self._file.fresh():
+            self._take(json.loads(line))
         return self._log
 
     def _take(self, row: dict[str, Any]) -> None:
