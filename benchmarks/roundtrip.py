@@ -1,11 +1,13 @@
-"""The whole client and worker path over a real broker, beside in-process head + tail and bare TCP with the same bytes.
+"""The whole client and worker path over a real broker, beside in-process head + tail, bare TCP and bare paho.
 
     .venv/bin/python benchmarks/roundtrip.py [--models DIR] [--json FILE] [--rounds N]
 
-Loopback, one thread of onnxruntime in each process, raw codec. The three ways take turns, so that whatever else the
-machine does meets all of them. `overhead_ms` is the median of the bus less that of in-process, with a model that does
-next to nothing, so that what is left is the way itself. `over_tcp` is the ratio of bus to TCP with inference:
-EfficientNet-Lite0 at the cut of 125,440 bytes (efficientnet_lite0.onnx in --models, else as the demo builds it).
+Loopback, one thread of onnxruntime in each process, raw codec, the same bytes in each. The ways take turns, so that
+whatever else the machine does meets all of them. `overhead_ms` is the median of the bus less that of in-process, with a
+model that does next to nothing, so that what is left is the way itself. `paho_ms` is the same for paho with nothing of
+ours around it and no tail behind it; `over_paho` is the ratio of the two. `over_tcp` is the ratio of bus to TCP with
+inference: EfficientNet-Lite0 at the cut of 125,440 bytes (efficientnet_lite0.onnx in --models, else as the demo builds
+it).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from _paho_echo import paho_echo
 from _report import Figure, parser, report
 from onnx import TensorProto, helper
 
@@ -107,6 +110,7 @@ def _measure(case: Case, folder: Path, rounds: int) -> list[Figure]:
     with (
         start_broker() as broker,
         _tcp_tail(folder / "gateway", tail_id, wire) as (ask, tcp_pid),
+        paho_echo(broker) as (ask_paho, paho_pid),
         _worker(broker, folder / "gateway" / "blobs") as worker,
         InferenceSession(case.model, broker=f"mqtt://{broker.host}:{broker.port}", device=DEVICE, site=SITE,
                          deadline=20.0, window=IN_FLIGHT, store=folder / "gateway" / "blobs",
@@ -116,6 +120,7 @@ def _measure(case: Case, folder: Path, rounds: int) -> list[Figure]:
         ways = [
             Way("inprocess", in_process, [], []),
             Way("tcp", lambda: ask(head.session.run(feeds)[0]), [], [], (tcp_pid,)),
+            Way("paho", lambda: ask_paho(head.session.run(feeds)[0]), [], [], (paho_pid,)),
             Way("bus", lambda: session.run(None, feeds), [], [], (worker.pid,)),
         ]
         _take_turns(ways, rounds, session)
@@ -161,6 +166,7 @@ def _figures(case: Case, ways: list[Way], rate: float) -> list[Figure]:
     tails = f"TCP {p99['tcp']:.2f}, in-process {p99['inprocess']:.2f}"
     work = f"client + worker; TCP {cpu['tcp']:.2f}, in-process {cpu['inprocess']:.2f}"
     overhead, over_tcp = p50["bus"] - p50["inprocess"], p50["bus"] / p50["tcp"]
+    paho = p50["paho"] - p50["inprocess"]
     if case.kind == "inference":
         rows = [
             ("over_tcp", over_tcp, "ratio", detail),
@@ -172,6 +178,8 @@ def _figures(case: Case, ways: list[Way], rate: float) -> list[Figure]:
     else:
         rows = [
             ("overhead_ms", overhead, "ms", detail),
+            ("paho_ms", paho, "ms", "bare paho with the head, less in-process"),
+            ("over_paho", overhead / paho, "ratio", "our way's overhead and paho's own"),
             ("wire_over_tcp", over_tcp, "ratio", "of the medians, next to no inference"),
             ("p99_ms", p99["bus"], "ms", tails),
             ("cpu_ms", cpu["bus"], "ms", work),
@@ -180,7 +188,7 @@ def _figures(case: Case, ways: list[Way], rate: float) -> list[Figure]:
     return [Figure(f"roundtrip.{name}.{case.size}", value, unit, note) for name, value, unit, note in rows]
 
 
-# The three ways
+# The ways
 
 
 def play_gateway(

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
+from splitbus_runtime.heap import settle
 from splitbus_runtime.notify import notify
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ def _tell_systemd(daemon: Daemon, *, started: bool) -> bool:
         notify(f"EXTEND_TIMEOUT_USEC={START_MICROSECONDS}")
         return False
     if not started:
+        if threading.current_thread() is threading.main_thread():  # else the process is somebody else's
+            settle()
         notify("READY=1")
     if daemon.healthy:
         notify("WATCHDOG=1")
