@@ -19,8 +19,8 @@ from splitbus_device.policy import Wait
 from splitbus_runtime import mqtt, shelf
 from splitbus_runtime.agent import Agent
 from splitbus_schemas import _kinds, packet
-from splitbus_schemas._read import Reader
 from splitbus_schemas.packet_types import Tensor
+from splitbus_schemas.reader import Reader
 from splitbus_worker import worker as worker_module
 from splitbus_worker.admission import State
 from splitbus_worker.worker import Worker

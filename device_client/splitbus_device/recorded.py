@@ -11,14 +11,14 @@ import numpy as np
 
 from splitbus_device.answer import Answer
 from splitbus_device.journal import Bytes, Record
-from splitbus_schemas._kinds import DTYPES
-from splitbus_schemas._read import Reader
 from splitbus_schemas.codecs import CODINGS
+from splitbus_schemas.dtypes import DTYPES
 from splitbus_schemas.errors import DecodeError, JournalError, PayloadTooLargeError
 from splitbus_schemas.limits import MAX_RANK, MAX_TENSORS
 from splitbus_schemas.messages import Plan
 from splitbus_schemas.packet import Array, pack_tensor, unpack_tensor
 from splitbus_schemas.packet_types import Tensor
+from splitbus_schemas.reader import Reader
 
 Content: TypeAlias = tuple[bytes, list[Bytes]]
 """A record's facts and body."""

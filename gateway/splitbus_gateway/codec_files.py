@@ -13,8 +13,8 @@ from splitbus_gateway.graph import TensorSpec, wire_tensors
 from splitbus_gateway.transform import Calibrated, node_coder
 from splitbus_gateway.walk import run_named
 from splitbus_runtime.engine import Array
-from splitbus_schemas._kinds import DTYPES
 from splitbus_schemas.codecs import CODECS, TRANSFORM, Codec
+from splitbus_schemas.dtypes import DTYPES
 from splitbus_schemas.errors import ConfigError, DecodeError, ModelError
 from splitbus_schemas.limits import MAX_TENSOR_BYTES
 from splitbus_schemas.packet import pack_tensor, unpack_tensor

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import numpy as np
-
-from splitbus_schemas._read import Reader
 from splitbus_schemas.codecs import CODINGS
+from splitbus_schemas.dtypes import DTYPES
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError
 from splitbus_schemas.limits import (
     MAX_BLOB_BYTES,
@@ -35,16 +33,9 @@ from splitbus_schemas.packet_types import (
     Spent,
     Tensor,
 )
+from splitbus_schemas.reader import Reader
 
 Body: TypeAlias = list[bytes | memoryview]
-
-DTYPES: Final = {
-    name: np.dtype(name).newbyteorder("<")
-    for name in (
-        "float32", "float16", "float64", "int8", "int16", "int32", "int64",
-        "uint8", "uint16", "uint32", "uint64", "bool",
-    )
-}  # fmt: skip
 
 
 def _decoded_bytes(dtype: str, shape: Sequence[int]) -> int:

@@ -7,9 +7,9 @@ from typing import Any, Final
 import msgpack
 
 from splitbus_schemas._kinds import KINDS_BY_TYPE, Kind
-from splitbus_schemas._read import Reader
 from splitbus_schemas.errors import DecodeError
 from splitbus_schemas.packet_types import Job, Result, Seal, Sealed
+from splitbus_schemas.reader import Reader
 from splitbus_schemas.seal_keys import KEY_BYTES
 
 TAG_BYTES: Final = 16

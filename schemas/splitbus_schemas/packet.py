@@ -25,12 +25,12 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbus_schemas._kinds import DTYPES, KINDS_BY_NUMBER, KINDS_BY_TYPE
-from splitbus_schemas._read import Reader
+from splitbus_schemas._kinds import KINDS_BY_NUMBER, KINDS_BY_TYPE
 from splitbus_schemas._sealed import SEALED_KINDS, read_sealed, sealed_number
 from splitbus_schemas.codecs import CODINGS, coding_for, decode_bytes, encode_bytes
 from splitbus_schemas.differences import decode as decode_difference
 from splitbus_schemas.differences import is_temporal
+from splitbus_schemas.dtypes import DTYPES
 from splitbus_schemas.entropy import Coder
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
 from splitbus_schemas.limits import (
@@ -44,6 +44,7 @@ from splitbus_schemas.limits import (
 )
 from splitbus_schemas.packet_types import Packet, Sealed, Tensor
 from splitbus_schemas.pictures import is_picture
+from splitbus_schemas.reader import Reader
 from splitbus_schemas.references import Held
 
 MAGIC: Final = b"SBus"

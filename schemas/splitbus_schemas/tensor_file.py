@@ -22,13 +22,14 @@ from typing import Final
 
 import msgpack
 
-from splitbus_schemas._kinds import DTYPES, read_tensors, write_tensors
-from splitbus_schemas._read import Reader
+from splitbus_schemas._kinds import read_tensors, write_tensors
 from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.dtypes import DTYPES
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
 from splitbus_schemas.limits import MAX_HEADER_BYTES, MAX_PACKET_BYTES, MAX_RANK, MAX_TENSORS
 from splitbus_schemas.packet import unpack_header
 from splitbus_schemas.packet_types import Tensor
+from splitbus_schemas.reader import Reader
 
 FILE_VERSION: Final = 1
 _MAGIC: Final = b"SBtf"

@@ -15,7 +15,7 @@ from tests.packets import DTYPES, FRAME, PACKETS, REPLY_TO, SPENT, job, ramp
 from tests.schemas.golden import GOLDEN
 from tests.schemas.wire import PREFIX, seal, take_apart
 
-from splitbus_schemas import _kinds
+from splitbus_schemas import _kinds, dtypes
 from splitbus_schemas._sealed import SEALED_KINDS
 from splitbus_schemas.codecs import CODECS, CODINGS, decode_bytes, encode_bytes
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError
@@ -129,7 +129,7 @@ def test_the_registries_are_complete() -> None:
     assert {number: kind.type for number, kind in SEALED_KINDS.items()} == {7: Job, 8: Result}
     assert [kind.number for kind in _kinds.KINDS] == [1, 2, 3, 4, 5, 6]
     assert {codec.coding for codec in CODECS.values()} <= set(CODINGS)
-    assert set(_kinds.DTYPES) == set(DTYPES)
+    assert set(dtypes.DTYPES) == set(DTYPES)
     assert {type(packet) for packet in PACKETS.values()} == set(typing.get_args(Packet))
 
 
