@@ -70,7 +70,7 @@ def limits_table() -> str:
 def messages_tables() -> str:
     """Every message and every part of one: fields, types, defaults, meanings."""
     families = (*messages.Message.__subclasses__(), *messages.Part.__subclasses__())
-    kinds = [kind for kind in families if kind.__module__ == messages.__name__]
+    kinds = [kind for kind in families if kind.__module__.startswith(messages.__name__)]
     lines: list[str] = []
     for kind in kinds:
         fields = {name: field for name, field in kind.model_fields.items() if name != "v"}

@@ -86,7 +86,7 @@ def test_the_corpus_is_what_the_encoders_make_and_small() -> None:
 
 
 def test_every_message_is_fuzzed() -> None:
-    ours = {kind for kind in Message.__subclasses__() if kind.__module__ == Message.__module__}
+    ours = {kind for kind in Message.__subclasses__() if kind.__module__.startswith("splitbus_schemas.")}
     assert set(KINDS) == ours
     assert BlobRequest in KINDS
 
