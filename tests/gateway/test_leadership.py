@@ -67,6 +67,12 @@ def counted(daemon: GatewayDaemon, what: str) -> Callable[[], bool]:
     return lambda: daemon.alerts.counters[what] > 0
 
 
+def told(hub: MemoryBroker, node: str) -> str | None:
+    """What its status gives as its role."""
+    status = retained(hub, m.NodeStatus, topics.STATUS.at(SITE, node=node))
+    return None if status is None else status.reason
+
+
 def test_one_leads_the_other_waits_and_takes_over_when_it_stops(start: Start, hub: MemoryBroker) -> None:
     one = start("gateway")
     until(lambda: leads(one))
@@ -82,9 +88,7 @@ def test_one_leads_the_other_waits_and_takes_over_when_it_stops(start: Start, hu
     assert two.leadership.mandate is not None
     assert two.leadership.mandate.term > term.term
     assert hub.retained[card].payload == before, "the same key, the same card"
-    status = retained(hub, m.NodeStatus, topics.STATUS.at(SITE, node="gateway2"))
-    assert status is not None
-    assert status.reason == two.role
+    until(lambda: told(hub, "gateway2") == two.role)
 
 
 def test_a_plan_goes_on_under_the_next_gateway(start: Start, hub: MemoryBroker, small: Registry) -> None:
