@@ -23,6 +23,9 @@ REST_S: Final = 2.0
 MAX_REST_S: Final = 60.0
 """The first rest, and the longest; each is twice the one before."""
 
+SILENCE_S: Final = 1.5
+"""One that talks has answered a probe by then, however slow it is: each frame that waits in vain has one sent."""
+
 SILENT_REST_S: Final = 20.0
 """A worker that says nothing at all is tried after so long: probes might be what is lost."""
 
@@ -79,7 +82,7 @@ class Breaker:
         with self._lock:
             before, self._heard[node] = self._heard.get(node, float("-inf")), now
             case = self._cases.get((node,))
-            if case is None or case.rested == float("-inf") or before >= case.strikes[0]:
+            if case is None or case.rested == float("-inf") or not _is_silent(before, case, now):
                 return False
             del self._cases[node,]
             return True
@@ -106,5 +109,13 @@ class Breaker:
             return sorted(nodes[0] for nodes, case in cases if self._is_resting(nodes, case, now))
 
     def _is_resting(self, nodes: Nodes, case: _Case, now: float) -> bool:
-        silent = len(nodes) == 1 and self._heard.get(nodes[0], float("-inf")) < case.strikes[0]
+        silent = len(nodes) == 1 and _is_silent(self._heard.get(nodes[0], float("-inf")), case, now)
         return now < case.rested + (SILENT_REST_S if silent else case.rest_s)
+
+
+def _is_silent(heard: float, case: _Case, now: float) -> bool:
+    """Whether a worker that was last heard then has said nothing since frames wait for it.
+
+    One of them may have waited before it fell silent, and another reason may have been to blame.
+    """
+    return heard < case.strikes[0] or (heard < case.rested and now - heard >= SILENCE_S)

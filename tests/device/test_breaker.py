@@ -47,13 +47,15 @@ def test_when_most_are_answered_in_time_it_does_not_rest() -> None:
 
 def test_after_enough_answers_in_time_in_a_row_all_is_forgotten() -> None:
     breaker = struck(heard=0.15)
-    for _ in range(OF_LATE):
-        breaker.fine(EDGE)
     now = 0.2 + REST_S
+    for _ in range(OF_LATE):
+        assert not breaker.sound("edge1", now - 0.7)
+        breaker.fine(EDGE)
     assert not breaker.strike(EDGE, now)
     assert not breaker.sound("edge1", now + 0.05)
     assert not breaker.strike(EDGE, now + 0.1)
     assert breaker.strike(EDGE, now + 0.2)
+    assert not breaker.sound("edge1", now + 1.0)
     assert not breaker.rests(EDGE, now + 0.2 + REST_S + 0.01), "the first rest, not the second"
 
 
@@ -66,17 +68,38 @@ def test_the_first_sound_of_one_that_was_silent_ends_it() -> None:
     assert not breaker.sound("edge1", 5.1)
 
 
+def test_a_frame_that_waited_before_does_not_hide_that_it_is_silent() -> None:
+    breaker = Breaker()
+    assert not breaker.strike(EDGE, 0.0)
+    assert not breaker.sound("edge1", 0.1), "that frame's own answer, somewhat late"
+    breaker.fine(EDGE)
+    assert not breaker.strike(EDGE, 0.3)
+    assert breaker.strike(EDGE, 0.4)
+    assert breaker.rests(EDGE, 0.4 + REST_S + 0.1), "no frame is sent to it to see"
+    assert breaker.sound("edge1", 5.0)
+    assert not breaker.rests(EDGE, 5.0)
+
+
+def test_one_that_answers_too_late_is_not_silent() -> None:
+    breaker = struck(heard=0.1)
+    for now in (0.5, 1.3, 2.1):
+        assert not breaker.sound("edge1", now)
+    assert not breaker.rests(EDGE, 0.2 + REST_S + 0.01)
+
+
 def test_one_that_talks_rests_for_a_time_and_longer_at_each_relapse() -> None:
     breaker = struck(heard=0.15)
     assert not breaker.sound("edge1", 0.4)
     now, rest = 0.2, REST_S
     while rest < MAX_REST_S:
+        assert not any(breaker.sound("edge1", now + second) for second in range(1, int(rest))), "it talks all along"
         assert breaker.rests(EDGE, now + rest - 0.01)
         assert not breaker.rests(EDGE, now + rest + 0.01)
         now += rest + 0.5
-        assert not breaker.sound("edge1", now - 0.1), "it talked all along"
+        assert not breaker.sound("edge1", now - 0.1)
         assert breaker.strike(EDGE, now), "one more frame is enough"
         rest = min(2 * rest, MAX_REST_S)
+    assert not breaker.sound("edge1", now + 1.0)
     assert breaker.rests(EDGE, now + MAX_REST_S - 0.01)
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -274,14 +274,17 @@ def splitbus(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]
 
 
 @contextlib.contextmanager
-def serving(site: Site, workers: tuple[tuple[str, str], ...] = ((EDGE, "edge"),)) -> Iterator[None]:
-    """The site's gateway, which knows the model, and these workers; everything of the site is ended with the block."""
+def serving(site: Site, workers: Sequence[tuple[str, ...]] = ((EDGE, "edge"),)) -> Iterator[None]:
+    """The site's gateway, which knows the model, and these workers; everything of the site is ended with the block.
+
+    Of a worker its node, its tier and its options; they come first, and start while the model is added.
+    """
     try:
+        for node, tier, *options in workers:
+            site.start_worker(node, tier, *options)
         site.register()
         site.start_gateway()
-        for node, tier in workers:
-            site.start_worker(node, tier)
-        site.wait_ready("gateway", *(node for node, _ in workers))
+        site.wait_ready("gateway", *(node for node, *_ in workers))
         yield
     finally:
         site.close()

@@ -36,8 +36,8 @@ class Disk:
                 file.truncate(max(0, file.tell() - leave))
 
     def free(self) -> None:
-        """Give the room back."""
-        (self.folder / BALLAST).unlink()
+        """Give the room back, if it was taken."""
+        (self.folder / BALLAST).unlink(missing_ok=True)
 
     @property
     def left(self) -> int:

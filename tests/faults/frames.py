@@ -122,13 +122,25 @@ class Frames:
         return next((one for one in self.since(since) if fits(one)), None)
 
 
-def judge(frames: Iterable[Frames], model: Path, deadline_s: float, excused: Iterable[int] = ()) -> Tally:
-    """Hold every frame against the promise. `excused` were asked by a camera that died before it could be answered."""
+def judge(
+    frames: Iterable[Frames],
+    model: Path,
+    deadline_s: float,
+    excused: Iterable[int] = (),
+    *,
+    since: float = -math.inf,
+    until: float = math.inf,
+) -> Tally:
+    """Hold every frame that was asked in that time against the promise.
+
+    `excused` were asked by a camera that died before it could be answered.
+    """
     excused, asked, given = set(excused), dict[int, float](), list[Given]()
     for one in frames:
         one.read()
-        asked |= one.asked
+        asked |= {index: at for index, at in one.asked.items() if since <= at <= until}
         given += one.given
+    given = [one for one in given if one.index in asked]
     times = Counter(one.index for one in given)
     wanted = [index for index in asked if index not in excused or times[index]]
     return Tally(

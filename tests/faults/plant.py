@@ -39,6 +39,9 @@ NEAR: Final = Link(up_mbit=200, down_mbit=200, delay_ms=1)
 FAR: Final = Link(up_mbit=1000, down_mbit=1000, delay_ms=6)
 """The line of the worker that is second best."""
 
+TOLD: Final = 300
+"""Bytes of a message that a timeline shows."""
+
 SETTINGS: Final = """\
 [planner]
 codecs = ["raw", "zstd"]
@@ -61,6 +64,9 @@ class Plant(Site):
         self.witness = Witness(self.broker, self.name)
         self.far = Relay((self.broker.host, self.broker.port), FAR)
         self.random = random.Random(self.seed)
+        self.begun = time.monotonic()
+        self.is_used = False
+        """By an earlier test."""
         self.starts: dict[str, int] = {}
         self.frames: list[Frames] = []
         self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
@@ -78,7 +84,7 @@ class Plant(Site):
         )  # fmt: skip
         self._launch(node)
 
-    def start_workers(self, best: str = EDGE) -> None:
+    def start_workers(self, best: str) -> None:
         """An edge and a cloud worker; all but the best are behind the far line."""
         for node, tier in ((EDGE, "edge"), (CLOUD, "cloud")):
             line = self.broker if node == best else self.far
@@ -179,19 +185,55 @@ class Plant(Site):
         lines += [f"--- {node}\n{self._tail(node)[-1200:]}" for node in self.processes]
         return "\n".join(lines)
 
+    def timeline(self, since: float) -> str:
+        """What was said on the bus and what became of the frames since then, in order: why something took so long."""
+        lines = [(said.at, f"{said.topic.split('/', 2)[-1]}: {said.payload[:TOLD].decode(errors='replace')}")
+                 for said in self.witness.since(since)]  # fmt: skip
+        lines += [(one.at, f"frame {one.index} of {one.asked - since:+.3f}: {one.route} x{one.attempts} {one.reason}")
+                  for one in self.log_of_frames.since(since)]  # fmt: skip
+        return "\n".join(f"{at - since:+.3f} {line}" for at, line in sorted(lines))
+
     def judge(self, excused: Any = ()) -> Tally:
-        """Every frame asked so far, a second later."""
+        """Every frame asked so far, a second later; cameras end."""
         time.sleep(2 * self.deadline_s)
         for name in [name for name in self.processes if name not in self._commands]:
             self.end(name)
         return judge(self.frames, self.model, self.deadline_s, excused)
 
-    def close(self) -> None:
-        self._closing.set()
-        self._supervisor.join()
+    # For tests that share a site
+
+    def renew(self, seed: int) -> None:
+        """As a test may expect it, whatever the one before left; what went before counts no more."""
+        self.seed, self.random = seed, random.Random(seed)
+        self.begun = time.monotonic() if self.is_used else self.begun
+        self.is_used = True
+        if not self.broker.running():
+            self.broker.start()
+        self._proceed()
+        if self.processes[CAMERA].poll() is not None:
+            self.start_camera()
+        self.restore()
+        self.starts = {}
+
+    def restore(self) -> None:
+        """Return once frames go the best way."""
+        self.steady(EDGE_ROUTE)
+
+    def verdict(self, excused: Any = ()) -> Tally:
+        """Every frame asked since the site was renewed, of the first test since its start; cameras go on."""
+        until = time.monotonic()
+        time.sleep(2 * self.deadline_s)
+        return judge(self.frames, self.model, self.deadline_s, excused, since=self.begun, until=until)
+
+    def _proceed(self) -> None:
         for process in self.processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._supervisor.join()
+        self._proceed()
         super().close()
         self.far.close()
         self.witness.close()
@@ -202,13 +244,15 @@ CLOUD_ROUTE: Final = (CAMERA, CLOUD)
 
 
 @contextlib.contextmanager
-def plant(broker: Broker, folder: Path, seed: int, *, width: int = 1) -> Iterator[Plant]:
-    """A site whose gateway knows the model; workers and cameras are the test's to start."""
+def plant(broker: Broker, folder: Path, seed: int, *, width: int = 1, best: str = EDGE) -> Iterator[Plant]:
+    """A site that starts: a gateway that knows the model, two workers of which `best` is near, and a camera."""
     made = Plant(broker, folder, f"f{secrets.token_hex(4)}", seed=seed, width=width)
     try:
+        made.start_workers(best)
         made.register()
         made.start_gateway()
-        made.wait_ready("gateway")
+        made.wait_ready("gateway", EDGE, CLOUD)
+        made.start_camera()
         yield made
     finally:
         made.close()

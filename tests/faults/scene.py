@@ -226,10 +226,7 @@ def staged(
         scene.link(node)
     for node in nats:
         scene.nat(node)
-    with serving(scene, ()):
-        for node, tier, options in workers:
-            scene.start_worker(node, tier, *options)
-        scene.wait_ready(*(node for node, _, _ in workers))
+    with serving(scene, [(node, tier, *options) for node, tier, options in workers]):
         yield scene
 
 

@@ -62,7 +62,7 @@ def missing(scene: Scene, newcomer: Watch) -> list[str]:
 def test_a_broker_forgets_everything(scene: Scene, record: Record, way: str) -> None:
     """Nothing is persistent here, so an orderly stop forgets as much as a power cut does."""
     first, took = time.monotonic(), list[float]()
-    for _ in range(runs(4, 50)):
+    for _ in range(runs(4)):
         scene.settle_in()
         scene.broker.kill() if way == "killed" else scene.broker.stop()
         time.sleep(1.0)
@@ -88,7 +88,7 @@ def test_an_old_will_does_not_stand_for_a_new_session(scene: Scene, record: Reco
     """The will of a start that a broker took for alive comes after the next start's birth; the truth is told again."""
     scene.settle_in()
     first, took = time.monotonic(), list[float]()
-    for boot in range(runs(5, 50)):
+    for boot in range(runs(5)):
         ghost = MqttBus(
             scene.broker.host, scene.broker.port, client_id=f"ghost-{boot}",
             will=Will(topics.STATUS.at(scene.name, node=EDGE),
@@ -123,7 +123,7 @@ def test_a_death_is_told_in_time(scene: Scene, record: Record, node: str) -> Non
     """By the will; a camera's waits two seconds, because a short loss of the network is no death."""
     took: list[float] = []
     first = time.monotonic()
-    for _ in range(runs(2, 20)):
+    for _ in range(runs(2)):
         scene.settle_in()
         mark = scene.watch.mark
         begun = time.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from tests.brokers import Broker
@@ -16,7 +16,23 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(1800)]
 SERVICE_S = 2.0
 """From the new process's first frame to an answer along the best way."""
 
-OTHER = "camera2"
+OTHER, CLONE = "camera2", "clone"
+
+
+@pytest.fixture(scope="module")
+def standing(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """One site for both."""
+    with plant(broker, tmp_path_factory.mktemp("plant"), 0) as site:
+        yield site
+
+
+@pytest.fixture
+def site(standing: Plant, seed: int) -> Plant:
+    for name in (OTHER, CLONE):
+        if name in standing.processes:
+            standing.end(name)
+    standing.renew(seed)
+    return standing
 
 
 def death(site: Plant) -> tuple[float, set[int]]:
@@ -35,48 +51,43 @@ def death(site: Plant) -> tuple[float, set[int]]:
     return served.at - first, open_ones
 
 
-def test_a_camera_is_killed(broker: Broker, tmp_path: Path, seed: int, record: Record) -> None:
-    with plant(broker, tmp_path, seed) as site:
-        site.start_workers()
-        site.start_camera()
-        neighbour = site.start_camera(OTHER)
-        neighbour_is_served(site, neighbour)
-        deaths = [death(site) for _ in range(runs())]
-        excused = set[int]().union(*(open_ones for _, open_ones in deaths))
-        tally = site.judge(excused)
-        times = [seconds * 1e3 for seconds, _ in deaths]
-        record(
-            "camera killed beside another one", len(deaths), times, tally.frames, tally.lost, tally.doubled, tally.late,
-            f"its next life's first frame to an answer along the best way; {len(excused)} frames died with it",
-        )  # fmt: skip
-        assert good(tally), tally
-        assert max(times) <= SERVICE_S * 1e3
-        assert len(excused) <= 5 * len(deaths)
+def test_a_camera_is_killed(site: Plant, record: Record) -> None:
+    neighbour = site.start_camera(OTHER)
+    neighbour_is_served(site, neighbour)
+    deaths = [death(site) for _ in range(runs())]
+    site.end(OTHER)
+    excused = set[int]().union(*(open_ones for _, open_ones in deaths))
+    tally = site.verdict(excused)
+    times = [seconds * 1e3 for seconds, _ in deaths]
+    record(
+        "camera killed beside another one", len(deaths), times, tally.frames, tally.lost, tally.doubled, tally.late,
+        f"its next life's first frame to an answer along the best way; {len(excused)} frames died with it",
+    )  # fmt: skip
+    assert good(tally), tally
+    assert max(times) <= SERVICE_S * 1e3
+    assert len(excused) <= 5 * len(deaths)
 
 
 def neighbour_is_served(site: Plant, log: Frames) -> None:
-    log.wait("the neighbour's frames fly", lambda: log.first(0.0, lambda one: not one.is_local), 60, site.tale)
+    log.wait("the neighbour's frames fly", lambda: log.first(site.begun, lambda one: not one.is_local), 60, site.tale)
 
 
-def test_two_cameras_go_by_one_name(broker: Broker, tmp_path: Path, seed: int, record: Record) -> None:
+def test_two_cameras_go_by_one_name(site: Plant, record: Record) -> None:
     """A cloned disk: both are answered, each with its own answers, and the operator is told."""
-    with plant(broker, tmp_path, seed) as site:
-        site.start_workers()
-        first = site.start_camera()
-        site.steady(EDGE_ROUTE)
-        clone = None
-        for _ in range(runs(2, 10)):
-            clone = site.start_camera(CAMERA, name="clone")
-            site.pause(6.0, 8.0)
-            site.end("clone")
-        assert clone is not None
-        site.steady(EDGE_ROUTE)
-        tally = site.judge()
-        flown = [sum(not one.is_local for one in log.given) for log in (first, clone)]
-        record(
-            "two cameras by one name", runs(2, 10), [], tally.frames, tally.lost, tally.doubled, tally.late,
-            f"nothing is timed: {flown[0]} and {flown[1]} frames of the two were answered over the bus",
-        )  # fmt: skip
-        assert good(tally), tally
-        assert min(flown) > 10
-        assert any(alert.what == "shared_device_id" for alert in site.witness.alerts(CAMERA))
+    first = site.log_of_frames
+    clone = None
+    for _ in range(runs(2, 10)):
+        clone = site.start_camera(CAMERA, name=CLONE)
+        site.pause(6.0, 8.0)
+        site.end(CLONE)
+    assert clone is not None
+    site.steady(EDGE_ROUTE)
+    tally = site.verdict()
+    flown = [sum(not one.is_local for one in log.since(site.begun)) for log in (first, clone)]
+    record(
+        "two cameras by one name", runs(2, 10), [], tally.frames, tally.lost, tally.doubled, tally.late,
+        f"nothing is timed: {flown[0]} and {flown[1]} frames of the two were answered over the bus",
+    )  # fmt: skip
+    assert good(tally), tally
+    assert min(flown) > 10
+    assert any(alert.what == "shared_device_id" for alert in site.witness.alerts(CAMERA, site.begun))

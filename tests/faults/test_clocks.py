@@ -22,6 +22,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NODES = (CAMERA, EDGE, CLOUD, "gateway")
 HOUR = 3600
+ROUNDS = 17
+"""Of three jumps each, in a soak: some 50 of them."""
+
 STAYS_SECONDS = 2.5
 """libfaketime looks once a second, and statistics are sent as often."""
 
@@ -54,11 +57,11 @@ def test_a_clock_jumps(scene: Scene, record: Record, clocks: dict[str, Clock], n
     """Nothing happens: deadlines, plans, presence and patience go by clocks that do not jump."""
     scene.settle_in()
     first, mark = time.monotonic(), scene.watch.mark
-    for hours in (1, -1, 0) * runs(1, 10):
+    for hours in (1, -1, 0) * runs(1, ROUNDS):
         clocks[node].jump(hours * HOUR)
         time.sleep(STAYS_SECONDS)
     verdict = scene.verdict(since=first)
-    record(f"clock of {node} jumps by an hour, back, and forth", runs(1, 10), [], verdict.frames, len(verdict.lost),
+    record(f"clock of {node} jumps by an hour, back, and forth", runs(1, ROUNDS), [], verdict.frames, len(verdict.lost),
            len(verdict.doubled), len(verdict.late), "service never stopped")  # fmt: skip
     assert verdict.is_clean, f"{verdict}\n{scene.report()}"
     assert verdict.local == 0, f"frames went on over the bus\n{scene.report()}"
@@ -94,13 +97,13 @@ def test_the_brokers_clock_jumps(tmp_path: Path, record: Record, clocks: dict[st
             scene.play()
             scene.settle_in()
             first = time.monotonic()
-            for hours in (1, -1, 0):
+            for hours in (1, -1, 0) * runs(1, ROUNDS):
                 clocks["broker"].jump(hours * HOUR)
                 time.sleep(STAYS_SECONDS)
             verdict = scene.verdict(since=first)
             record(
                 "clock of the broker jumps by an hour, back, and forth",
-                1,
+                runs(1, ROUNDS),
                 [],
                 verdict.frames,
                 len(verdict.lost),

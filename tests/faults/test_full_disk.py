@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,6 @@ from tests.e2e.site import CAMERA, CLOUD, EDGE, wait_for
 from tests.faults.disks import Disk, disk
 from tests.faults.record import Record, runs
 from tests.faults.scene import Scene, staged
-from tests.faults.scene_frames import Log, judge
 
 from splitbus_runtime.room import LOOK_SECONDS
 from splitbus_schemas import messages as m
@@ -24,24 +25,53 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 RESTORED_SECONDS = 2.0
 FULL_SECONDS = 4.0
+SIZE_MB = 24
 STATS_SECONDS = 2.5
 """Counters are published every second."""
 
 
-@pytest.fixture
-def scene(broker_factory: BrokerFactory, tmp_path: Path) -> Iterator[Scene]:
-    with broker_factory() as broker, staged(broker, tmp_path) as scene:
-        yield scene
+@dataclass(frozen=True, slots=True)
+class Cramped:
+    """A site of which some nodes' folders are small disks of their own."""
+
+    scene: Scene
+    disks: Mapping[str, Disk]
+
+
+@contextlib.contextmanager
+def cramped(broker_factory: BrokerFactory, folder: Path, *nodes: str) -> Iterator[Cramped]:
+    with contextlib.ExitStack() as stack:
+        disks = {node: stack.enter_context(disk(folder / node, SIZE_MB)) for node in nodes}
+        scene = stack.enter_context(staged(stack.enter_context(broker_factory()), folder))
+        yield Cramped(scene, disks)
 
 
 @pytest.fixture
-def cramped(
-    broker_factory: BrokerFactory, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[tuple[Scene, Disk]]:
-    """A site of which one node's folder, named by the test's parameter, is a disk of its own."""
-    node, size = request.param
-    with disk(tmp_path / node, size) as small, broker_factory() as broker, staged(broker, tmp_path) as scene:
-        yield scene, small
+def durable(broker_factory: BrokerFactory, tmp_path: Path) -> Iterator[tuple[Scene, Disk]]:
+    """A site whose camera keeps its frames on a small disk."""
+    with cramped(broker_factory, tmp_path, CAMERA) as site:
+        small = site.disks[CAMERA]
+        site.scene.play(durable={"folder": str(small.folder / "journal"), "limit_mb": 16})
+        yield site.scene, small
+
+
+@pytest.fixture(scope="module")
+def standing(broker_factory: BrokerFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cramped]:
+    """One site for the others."""
+    with cramped(broker_factory, tmp_path_factory.mktemp("scene"), EDGE, "gateway") as site:
+        site.scene.play()
+        yield site
+
+
+@pytest.fixture
+def site(standing: Cramped) -> Cramped:
+    """It works, and there is room, whatever the test before left."""
+    for small in standing.disks.values():
+        small.free()
+    if EDGE not in standing.scene.processes:
+        standing.scene.start_worker(EDGE, "edge")
+    standing.scene.settle_in(seconds=60)
+    return standing
 
 
 def told(scene: Scene, node: str, *words: str) -> bool:
@@ -54,15 +84,12 @@ ALERTS = ("durable_unkept", "durable_unsynced", "durable_unmarked", "slices_fail
           "models_failed", "epochs_failed", "errors", "profiles_failed")  # fmt: skip
 
 
-@pytest.mark.parametrize("cramped", [(CAMERA, 24)], indirect=True)
-def test_the_cameras_disk_is_full(cramped: tuple[Scene, Disk], record: Record) -> None:
+def test_the_cameras_disk_is_full(durable: tuple[Scene, Disk], record: Record) -> None:
     """Its journal takes no frame and its store no slice; every frame is answered, and kept again when there is room."""
-    scene, small = cramped
-    journal = {"folder": str(small.folder / "journal"), "limit_mb": 16}
-    scene.play(durable=journal)
+    scene, small = durable
     scene.settle_in()
     first, took = time.monotonic(), list[float]()
-    for _ in range(runs(2, 20)):
+    for _ in range(runs(2)):
         small.fill()
         full = time.monotonic()
         time.sleep(FULL_SECONDS)
@@ -83,13 +110,11 @@ def test_the_cameras_disk_is_full(cramped: tuple[Scene, Disk], record: Record) -
     assert scene.crashed() == []
 
 
-@pytest.mark.parametrize("cramped", [(EDGE, 24)], indirect=True)
-def test_a_workers_disk_is_full(cramped: tuple[Scene, Disk], record: Record) -> None:
+def test_a_workers_disk_is_full(site: Cramped, record: Record) -> None:
     """It cannot have its slices: the site does without it, it says why, and it serves when there is room."""
-    scene, small = cramped
-    scene.play()
-    took = list[float]()
-    for _ in range(runs(3, 20)):
+    scene, small = site.scene, site.disks[EDGE]
+    first, took = time.monotonic(), list[float]()
+    for _ in range(runs()):
         scene.kill(EDGE)
         empty(small)
         small.fill()
@@ -104,7 +129,7 @@ def test_a_workers_disk_is_full(cramped: tuple[Scene, Disk], record: Record) -> 
         took.append(scene.restored(after=time.monotonic(), route=(EDGE,), seconds=60))
     assert told(scene, EDGE, "free some space")
     wait_for("the worker tells of the room", lambda: not says_full(scene, 0), 5)
-    verdict = scene.verdict()
+    verdict = scene.verdict(since=first)
     record(
         "a worker's disk is full from the start",
         len(took),
@@ -132,14 +157,11 @@ def empty(small: Disk) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.mark.parametrize("cramped", [("gateway", 24)], indirect=True)
-def test_the_gateways_disk_is_full(cramped: tuple[Scene, Disk], record: Record) -> None:
+def test_the_gateways_disk_is_full(site: Cramped, record: Record) -> None:
     """It can make no slice and note no epoch: the running plan stays, and a better one comes when there is room."""
-    scene, small = cramped
-    scene.play()
-    scene.settle_in()
+    scene, small = site.scene, site.disks["gateway"]
     first, took = time.monotonic(), list[float]()
-    for _ in range(runs(1, 10)):
+    for _ in range(runs(1)):
         small.fill()
         scene.kill(EDGE)
         time.sleep(FULL_SECONDS)
@@ -164,10 +186,9 @@ def test_the_gateways_disk_is_full(cramped: tuple[Scene, Disk], record: Record) 
     assert scene.crashed() == []
 
 
-def test_a_model_does_not_fit_into_the_registry(scene: Scene, tmp_path: Path) -> None:
+def test_a_model_does_not_fit_into_the_registry(site: Cramped, tmp_path: Path) -> None:
     """`model add` says so, leaves nothing half written, and works when there is room."""
-    scene.play()
-    scene.settle_in()
+    scene, first = site.scene, time.monotonic()
     with disk(tmp_path / "registry", 1) as small:
         config = tmp_path / "small.toml"
         config.write_text(scene.config.read_text().replace('"gateway"', '"registry"', 1))
@@ -181,6 +202,5 @@ def test_a_model_does_not_fit_into_the_registry(scene: Scene, tmp_path: Path) ->
         small.free()
         done = scene.splitbus("model", "add", "second", scene.model, "--config", config)
         assert done.returncode == 0, done.stderr
-    log = scene.end()
-    verdict = judge(Log(log.asked, log.answers), 0.5)
+    verdict = scene.verdict(since=first)
     assert verdict.is_clean, str(verdict)

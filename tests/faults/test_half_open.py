@@ -44,7 +44,7 @@ def witness(scene: Scene) -> Iterator[Witness]:
 @pytest.mark.parametrize("node", NATS)
 def test_a_connection_is_half_open(scene: Scene, witness: Witness, record: Record, node: str) -> None:
     first, took, lost, drained = time.monotonic(), list[float](), list[float](), list[float]()
-    for _ in range(runs(3, 20)):
+    for _ in range(runs()):
         scene.settle_in()
         mark = scene.watch.mark
         begun = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from tests.brokers import BrokerFactory
@@ -29,6 +29,19 @@ HANG_S = 7.0
 
 HELD_S = 3.0
 """The lease."""
+
+
+@pytest.fixture(scope="module")
+def standing(broker_factory: BrokerFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoSides]:
+    """One site for all."""
+    with two_sides(broker_factory, tmp_path_factory.mktemp("sides"), 0) as site:
+        yield site
+
+
+@pytest.fixture
+def site(standing: TwoSides, seed: int) -> TwoSides:
+    standing.renew(seed)
+    return standing
 
 
 def good(tally: Tally) -> bool:
@@ -60,32 +73,26 @@ def cut(site: TwoSides, mode: CutMode, seconds: float) -> float:
 
 
 @pytest.mark.parametrize("mode", ["reset", "blackhole"])
-def test_the_bridge_is_cut(
-    broker_factory: BrokerFactory, tmp_path: Path, seed: int, record: Record, mode: CutMode
-) -> None:
-    with two_sides(broker_factory, tmp_path, seed) as site:
-        took = [cut(site, mode, seconds) for seconds in ([9.0, 4.0, 14.0, 30.0] * 5)[: runs(2, 20)]]
-        tally = site.judge()
-        record(f"bridge between two gateways cut for 4 to 30 s ({mode})", len(took), [1e3 * s for s in took],
-               tally.frames, tally.lost, tally.doubled, tally.late,
-               "from the bridge's return to one term and one plan each; nobody else led")  # fmt: skip
-        assert good(tally), tally
-        assert max(took) <= JOINED_S
+def test_the_bridge_is_cut(site: TwoSides, record: Record, mode: CutMode) -> None:
+    took = [cut(site, mode, seconds) for seconds in ([9.0, 4.0, 14.0, 30.0] * 5)[: runs(2, 20)]]
+    tally = site.verdict()
+    record(f"bridge between two gateways cut for 4 to 30 s ({mode})", len(took), [1e3 * s for s in took],
+           tally.frames, tally.lost, tally.doubled, tally.late,
+           "from the bridge's return to one term and one plan each; nobody else led")  # fmt: skip
+    assert good(tally), tally
+    assert max(took) <= JOINED_S
 
 
-def test_a_leader_beyond_the_bridge_dies(
-    broker_factory: BrokerFactory, tmp_path: Path, seed: int, record: Record
-) -> None:
-    with two_sides(broker_factory, tmp_path, seed) as site:
-        took = []
-        for number in range(runs(2, 20)):
-            dying, next_ = (GATEWAY, GATEWAY_BEYOND) if number % 2 == 0 else (GATEWAY_BEYOND, GATEWAY)
-            took.append(succession(site, dying, next_))
-        tally = site.judge()
-        record("leader beyond a bridge killed", len(took), [1e3 * s for s in took], tally.frames, tally.lost,
-               tally.doubled, tally.late, "from the kill until the one on the other side leads")  # fmt: skip
-        assert good(tally), tally
-        assert max(took) <= SUCCESSION_S
+def test_a_leader_beyond_the_bridge_dies(site: TwoSides, record: Record) -> None:
+    took = []
+    for number in range(runs(2, 20)):
+        dying, next_ = (GATEWAY, GATEWAY_BEYOND) if number % 2 == 0 else (GATEWAY_BEYOND, GATEWAY)
+        took.append(succession(site, dying, next_))
+    tally = site.verdict()
+    record("leader beyond a bridge killed", len(took), [1e3 * s for s in took], tally.frames, tally.lost,
+           tally.doubled, tally.late, "from the kill until the one on the other side leads")  # fmt: skip
+    assert good(tally), tally
+    assert max(took) <= SUCCESSION_S
 
 
 def succession(site: TwoSides, dying: str, next_: str) -> float:
@@ -99,30 +106,27 @@ def succession(site: TwoSides, dying: str, next_: str) -> float:
     return took
 
 
-def test_a_leader_hangs_and_one_dies_behind_the_cut(
-    broker_factory: BrokerFactory, tmp_path: Path, seed: int, record: Record
-) -> None:
+def test_a_leader_hangs_and_one_dies_behind_the_cut(site: TwoSides, record: Record) -> None:
     """A hang is told by the leader's broker; a death that nobody could tell waits until the bridge carries it."""
-    with two_sides(broker_factory, tmp_path, seed) as site:
-        hung = site.strike(GATEWAY, signal.SIGSTOP)
-        took = [site.wait("the other leads", lambda: site.leader(site.beyond) == GATEWAY_BEYOND, 30) - hung]
-        site.strike(GATEWAY, signal.SIGCONT)
-        site.wait("it stands by", lambda: site.role(GATEWAY).startswith(f"stands by for {GATEWAY_BEYOND}"), 20)
-        site.settle()
-        site.bridge.cut("reset")
-        time.sleep(1.0)
-        site.end(GATEWAY_BEYOND, number=signal.SIGKILL)
-        time.sleep(8.0)
-        assert site.leader() == GATEWAY_BEYOND, "as far as the edge can know"
-        assert site.role(GATEWAY).startswith(f"stands by for {GATEWAY_BEYOND}")
-        site.bridge.restore()
-        led = site.wait("the edge leads", lambda: site.leader() == GATEWAY, 30)
-        took.append(led - max(site.joined_at))
-        site.wait("both know", lambda: site.leader(site.beyond) == GATEWAY, 10)
-        site.settle()
-        tally = site.judge()
-        record("leader beyond a bridge hangs; another dies behind the cut", 2, [1e3 * s for s in took], tally.frames,
-               tally.lost, tally.doubled, tally.late, "from the fault or repair until the other leads")  # fmt: skip
-        assert good(tally), tally
-        assert took[0] <= HANG_S
-        assert took[1] <= JOINED_S
+    hung = site.strike(GATEWAY, signal.SIGSTOP)
+    took = [site.wait("the other leads", lambda: site.leader(site.beyond) == GATEWAY_BEYOND, 30) - hung]
+    site.strike(GATEWAY, signal.SIGCONT)
+    site.wait("it stands by", lambda: site.role(GATEWAY).startswith(f"stands by for {GATEWAY_BEYOND}"), 20)
+    site.settle()
+    site.bridge.cut("reset")
+    time.sleep(1.0)
+    site.end(GATEWAY_BEYOND, number=signal.SIGKILL)
+    time.sleep(8.0)
+    assert site.leader() == GATEWAY_BEYOND, "as far as the edge can know"
+    assert site.role(GATEWAY).startswith(f"stands by for {GATEWAY_BEYOND}")
+    site.bridge.restore()
+    led = site.wait("the edge leads", lambda: site.leader() == GATEWAY, 30)
+    took.append(led - max(site.joined_at))
+    site.wait("both know", lambda: site.leader(site.beyond) == GATEWAY, 10)
+    site.settle()
+    tally = site.verdict()
+    record("leader beyond a bridge hangs; another dies behind the cut", 2, [1e3 * s for s in took], tally.frames,
+           tally.lost, tally.doubled, tally.late, "from the fault or repair until the other leads")  # fmt: skip
+    assert good(tally), tally
+    assert took[0] <= HANG_S
+    assert took[1] <= JOINED_S

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
-from tests.brokers import BrokerFactory
+from tests.brokers import Broker, BrokerFactory
 from tests.e2e.site import CAMERA, EDGE, wait_for
 from tests.faults.record import Record, is_soak
 from tests.faults.scene import Scene, staged
@@ -34,41 +35,68 @@ def runs_raw(plan: m.Plan) -> bool:
     return [(cut.index, cut.codec) for cut in plan.cuts] == [(0, "raw")] and plan.routes[0][0].node == EDGE
 
 
-@pytest.mark.parametrize("limit", [131_072, 16_384])
-def test_frames_larger_than_the_broker_takes_go_in_parts(
-    broker_factory: BrokerFactory, tmp_path: Path, record: Record, limit: int
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a broker takes: bytes in a packet, and unacknowledged messages; all control messages are of QoS 1."""
+
+    packet: int
+    inflight: int
+
+
+TIGHT, TIGHTER = Limits(131_072, 3), Limits(16_384, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tight:
+    """A site at such a broker, with a camera that plays."""
+
+    limits: Limits
+    broker: Broker
+    scene: Scene
+
+
+@pytest.fixture(scope="module")
+def tight(
+    broker_factory: BrokerFactory, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Tight]:
+    limits: Limits = request.param
+    lines = f"max_packet_size {limits.packet}", f"max_inflight_messages {limits.inflight}"
+    with broker_factory(*lines) as broker, staged(broker, tmp_path_factory.mktemp("scene")) as scene:
+        scene.play()
+        scene.settle_in()
+        yield Tight(limits, broker, scene)
+
+
+@pytest.mark.parametrize("tight", [TIGHT, TIGHTER], ids=["131072", "16384"], indirect=True)
+def test_frames_larger_than_the_broker_takes_go_in_parts(tight: Tight, record: Record) -> None:
     """Nobody is cut off, nothing is sent in a loop, and slices, which are as large, get through as well."""
-    with broker_factory(f"max_packet_size {limit}") as broker, staged(broker, tmp_path) as scene:
-        scene.play()
-        scene.settle_in()
-        pin_raw_frames(scene)
-        first = time.monotonic()
-        time.sleep(60 if is_soak() else 5)
-        verdict = scene.verdict(since=first)
-        bytes_out = set(stream(scene).cut_bytes)
-        record(f"broker that takes {limit} bytes", 1, [], verdict.frames, len(verdict.lost), len(verdict.doubled),
-               len(verdict.late), f"frames of {RAW_BYTES} bytes; {verdict.local} answered locally")  # fmt: skip
-        assert verdict.is_clean, f"{verdict}\n{scene.report()}"
-        assert verdict.local == 0, scene.report()
-        assert bytes_out == {RAW_BYTES}
-        assert_nobody_was_cut_off(broker.log(), scene)
+    scene, limit = tight.scene, tight.limits.packet
+    pin_raw_frames(scene)
+    first = time.monotonic()
+    time.sleep(60 if is_soak() else 5)
+    verdict = scene.verdict(since=first)
+    bytes_out = set(stream(scene).cut_bytes)
+    record(f"broker that takes {limit} bytes", 1, [], verdict.frames, len(verdict.lost), len(verdict.doubled),
+           len(verdict.late), f"frames of {RAW_BYTES} bytes; {verdict.local} answered locally")  # fmt: skip
+    assert verdict.is_clean, f"{verdict}\n{scene.report()}"
+    assert verdict.local == 0, scene.report()
+    assert bytes_out == {RAW_BYTES}
+    assert_nobody_was_cut_off(tight.broker.log(), scene)
 
 
-@pytest.mark.parametrize("most", [1, 3])
-def test_receive_maximum_is_respected(broker_factory: BrokerFactory, tmp_path: Path, record: Record, most: int) -> None:
-    """A broker that allows so few unacknowledged messages; all control messages are of QoS 1."""
-    with broker_factory(f"max_inflight_messages {most}") as broker, staged(broker, tmp_path) as scene:
-        scene.play()
-        scene.settle_in()
-        first = time.monotonic()
-        time.sleep(60 if is_soak() else 4)
-        verdict = scene.verdict(since=first)
-        record(f"Receive Maximum of {most}", 1, [], verdict.frames, len(verdict.lost), len(verdict.doubled),
-               len(verdict.late), f"{verdict.local} answered locally")  # fmt: skip
-        assert verdict.is_clean, f"{verdict}\n{scene.report()}"
-        assert verdict.local == 0, scene.report()
-        assert_nobody_was_cut_off(broker.log(), scene)
+@pytest.mark.parametrize("tight", [TIGHT, TIGHTER], ids=["3", "1"], indirect=True)
+def test_receive_maximum_is_respected(tight: Tight, record: Record) -> None:
+    """A broker that allows so few unacknowledged messages."""
+    scene, most = tight.scene, tight.limits.inflight
+    scene.settle_in()
+    first = time.monotonic()
+    time.sleep(60 if is_soak() else 4)
+    verdict = scene.verdict(since=first)
+    record(f"Receive Maximum of {most}", 1, [], verdict.frames, len(verdict.lost), len(verdict.doubled),
+           len(verdict.late), f"{verdict.local} answered locally")  # fmt: skip
+    assert verdict.is_clean, f"{verdict}\n{scene.report()}"
+    assert verdict.local == 0, scene.report()
+    assert_nobody_was_cut_off(tight.broker.log(), scene)
 
 
 def stream(scene: Scene) -> m.StreamStats:

@@ -35,9 +35,7 @@ def death(site: Plant, victim: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize("victim", OTHER)
 def test_a_worker_is_killed(broker: Broker, tmp_path: Path, seed: int, record: Record, victim: str) -> None:
-    with plant(broker, tmp_path, seed) as site:
-        site.start_workers(best=victim)
-        site.start_camera()
+    with plant(broker, tmp_path, seed, best=victim) as site:
         times = [death(site, victim) for _ in range(runs())]
         tally = site.judge()
         rescues, repairs = ([pair[which] * 1e3 for pair in times] for which in (0, 1))

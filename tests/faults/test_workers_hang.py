@@ -37,6 +37,12 @@ PERIOD_S, SHARE = 0.03, 0.1
 """A tenth of a processor, in slices like those of Linux's own bandwidth control, out of step with the frames."""
 
 
+def told(site: Plant, since: float, seconds: float) -> None:
+    """What happened when a repair took longer than is promised; printed, so that a failed test shows it."""
+    if seconds > REPAIR_S:
+        print(f"{seconds:.1f} s until it was used again:\n{site.timeline(since - 1.0)}")  # noqa: T201
+
+
 def drained(site: Plant, since: float) -> float:
     """Seconds from the fault to the last job that the camera sent to the sick worker."""
     jobs = site.witness.jobs(EDGE, since)
@@ -52,13 +58,12 @@ def hang(site: Plant, seconds: float) -> tuple[float, float]:
     last = drained(site, stopped)
     woken = site.strike(EDGE, signal.SIGCONT)
     best = site.answered("the best plan is back", woken, lambda one: one.route == EDGE_ROUTE and one.asked > woken, 60)
+    told(site, woken, best.at - woken)
     return last, best.at - woken
 
 
 def test_a_worker_hangs(broker: Broker, tmp_path: Path, seed: int, record: Record) -> None:
     with plant(broker, tmp_path, seed) as site:
-        site.start_workers()
-        site.start_camera()
         spells = [5.0 if number % 3 else LOST_AFTER_S for number in range(runs())]
         times = [hang(site, seconds) for seconds in spells]
         tally = site.judge()
@@ -107,6 +112,7 @@ def slow_down(site: Plant, more_s: float) -> tuple[float, float]:
         time.sleep(more_s)
     ended = time.monotonic()
     best = site.answered("the best plan is back", ended, lambda one: one.route == EDGE_ROUTE and one.asked > ended, 90)
+    told(site, ended, best.at - ended)
     return elsewhere - begun, best.at - ended
 
 
@@ -123,8 +129,6 @@ def in_a_row(site: Plant, since: float, frames: int = 5) -> float | None:
 def test_a_worker_gets_ten_times_slower(broker: Broker, tmp_path: Path, seed: int, record: Record) -> None:
     """It goes on talking, and nobody starts it anew: it sees itself that it is slow, and that it is well again."""
     with plant(broker, tmp_path, seed, width=HEAVY) as site:
-        site.start_workers()
-        site.start_camera()
         times = [slow_down(site, 12.0 if number % 3 == 1 else 1.0) for number in range(runs())]
         tally = site.judge()
         drains, repairs = ([pair[which] * 1e3 for pair in times] for which in (0, 1))

@@ -81,16 +81,29 @@ class TwoSides(Plant):
         self.start(gateway, "gateway", "--config", self.folder / f"{gateway}.toml", *at)
 
     def start_all(self) -> None:
-        """The edge's gateway first, so that it leads."""
+        """The edge's gateway first, so that it leads; workers start while the models are added."""
+        self.start_worker(EDGE, "edge")
+        self.start_worker(CLOUD, "cloud", f"--broker={self.far_broker.url}")
+        self.set_up()
         self.start_side(GATEWAY)
         wait_for("the edge leads", lambda: self.leader() == GATEWAY)
         self.start_side(GATEWAY_BEYOND)
         wait_for("the other stands by", lambda: self.role(GATEWAY_BEYOND).startswith("stands by for gateway"))
-        self.start_worker(EDGE, "edge")
-        self.start_worker(CLOUD, "cloud", f"--broker={self.far_broker.url}")
         self.wait_ready(EDGE, CLOUD)
         self.start_camera(CAMERA, at=self.relay)
         self.start_camera(CAMERA_BEYOND, at=self.far_broker)
+
+    def restore(self) -> None:
+        """Return once the bridge carries, the edge's gateway leads, the other stands by, and frames fly."""
+        self.bridge.restore()
+        for gateway in (GATEWAY, GATEWAY_BEYOND):
+            if gateway not in self.processes:
+                self.start_side(gateway)
+        if self.leader() == GATEWAY_BEYOND:
+            self.strike(GATEWAY_BEYOND)
+        self.wait("the edge leads", lambda: self.leader() == self.leader(self.beyond) == GATEWAY, 30)
+        self.wait("the other stands by", lambda: self.role(GATEWAY_BEYOND).startswith("stands by for gateway"), 30)
+        self.settle()
 
     # What is to be seen
 
@@ -168,7 +181,6 @@ def two_sides(broker_factory: BrokerFactory, folder: Path, seed: int) -> Iterato
             near, folder, name, seed=seed, fps=FPS_EACH, deadline_s=DEADLINE_EACH_S, far_broker=far, bridge=line
         )
         try:
-            site.set_up()
             site.start_all()
             site.settle()
             yield site

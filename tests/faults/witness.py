@@ -60,6 +60,11 @@ class Witness:
         with self._lock:
             return [said for said in self._said if said.topic == topic and said.at >= since and not said.retained]
 
+    def since(self, at: float) -> list[Said]:
+        """All that was said since then."""
+        with self._lock:
+            return [said for said in self._said if said.at >= at]
+
     def status(self, node: str, state: str, since: float) -> float | None:
         """When the node was first said to be in this state."""
         return self._first(topics.STATUS.at(self.site, node=node), m.NodeStatus, lambda s: s.state == state, since)
