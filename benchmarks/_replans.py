@@ -26,6 +26,8 @@ DWELL_S: Final = 0.35
 """Each plan is followed for three frames."""
 REST_S: Final = 5.0
 GIVE_BACK_S: Final = 10.0
+CROWD_FPS: Final = 60.0
+CROWD_S: Final = 1.5
 BEFORE_S, AFTER_S = 0.05, 0.3
 """Frames asked so long before a plan is published, and until so long after it is followed, are of its change."""
 
@@ -92,6 +94,8 @@ def replan(site: Site, camera: Camera, turns: int, fps: float) -> Replans:
     for split in (first, second, first, second, first):  # what onnxruntime keeps of the first time counts as before
         camera.pinned(split)
         camera.ask(3, 0.0, 3)
+    for split in (first, second):
+        _crowd(camera, split)
     with _memory(site, camera) as seen:
         camera.play(fps)
         time.sleep(REST_S)
@@ -150,6 +154,14 @@ def mistake(record: Record, plans: dict[str, m.Plan]) -> str:
     return next(
         (f"{what} has {name} {found}, not {allowed}" for name, found, allowed in pairs if found not in allowed), ""
     )
+
+
+def _crowd(camera: Camera, split: Split) -> None:
+    """As many frames at once as the camera ever has: a thread's first frame takes memory that is kept, plans or not."""
+    camera.pinned(split)
+    camera.play(CROWD_FPS)
+    time.sleep(CROWD_S)
+    camera.stop()
 
 
 def _two_splits(card: m.ModelCard) -> tuple[Split, Split]:

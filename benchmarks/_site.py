@@ -354,20 +354,27 @@ class Site:
 
 
 @contextlib.contextmanager
-def open_site(link: Link, planner: str = "", kind: Kind | None = None) -> Iterator[Site]:
+def open_site(
+    link: Link,
+    planner: str = "",
+    kind: Kind | None = None,
+    *,
+    codecs: Sequence[str] = CODECS,
+    edge_slowdown: float = EDGE_SLOWDOWN,
+) -> Iterator[Site]:
     """A gateway with these planner settings (TOML lines), an edge beside the broker, a cloud behind its own link."""
     with tempfile.TemporaryDirectory(prefix="splitbus-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         net = stack.enter_context(open_net(folder, link, kind))
         site = Site(folder, net, Watch(*net.broker))
         stack.callback(site.close)
-        codecs = ", ".join(f'"{codec}"' for codec in CODECS)
+        allowed = ", ".join(f'"{codec}"' for codec in codecs)
         site.config.write_text(
             f'site = "{SITE}"\nstate_dir = "{folder / "gateway"}"\n[models]\nsamples = {SAMPLES}\n'
-            f"[planner]\nmin_agreement = 0.0\ncodecs = [{codecs}]\n{planner}"
+            f"[planner]\nmin_agreement = 0.0\ncodecs = [{allowed}]\n{planner}"
         )
         site.start("gateway", "gateway", f"--config={site.config}")
-        for node, tier, slowdown, line in ((EDGE, "edge", EDGE_SLOWDOWN, None), (CLOUD, "cloud", 1.0, net.cloud)):
+        for node, tier, slowdown, line in ((EDGE, "edge", edge_slowdown, None), (CLOUD, "cloud", 1.0, net.cloud)):
             site.start(node, "worker", f"--tier={tier}", f"--node={node}", "--threads=1", f"--slowdown={slowdown}",
                        f"--state-dir={folder / node}", line=line)  # fmt: skip
         site.wait_ready("gateway", EDGE, CLOUD)

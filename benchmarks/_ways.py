@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from _site import CLOUD, EDGE, Camera, Site, Split
-from architectures import ARCHITECTURES, build
+from _site import CLOUD, CODECS, EDGE, Camera, Site, Split
+from architectures import ARCHITECTURES, WIDE, build
 
 from splitbus_schemas import messages as m
 from splitbus_schemas.errors import SplitbusError
@@ -21,10 +21,15 @@ SETTLE_LIMIT_S: Final = 15.0
 """A link counts as measured after so long and so many samples since it changed, or at last after the limit."""
 
 
-def models_of(folder: Path | None, scratch: Path, only: Sequence[str] | None = None) -> dict[str, Path]:
-    """Those in a folder and the six architectures, by names that may stand in topics; those of `only` if given."""
+def models_of(
+    folder: Path | None, scratch: Path, only: Sequence[str] | None = None, *, wide: bool = False
+) -> dict[str, Path]:
+    """Those in a folder and the six architectures, by names that may stand in topics; those of `only` if given.
+
+    `wide` adds the one without a narrow place.
+    """
     given = {path.stem.replace("_", "-").lower(): path for path in sorted(folder.glob("*.onnx"))} if folder else {}
-    names = {name.replace("_", "-"): name for name in ARCHITECTURES}
+    names = {name.replace("_", "-"): name for name in (ARCHITECTURES | WIDE if wide else ARCHITECTURES)}
     wanted = {name.replace("_", "-") for name in only} if only else {*given, *names}
     built = {key: build(name, scratch) for key, name in names.items() if key in wanted}
     return {key: path for key, path in {**given, **built}.items() if key in wanted}
@@ -44,7 +49,9 @@ def registered(
     return cards
 
 
-def ways(card: m.ModelCard, known: Iterable[Split], *, few: bool = False) -> list[Split]:
+def ways(
+    card: m.ModelCard, known: Iterable[Split], *, few: bool = False, codecs: Sequence[str] = CODECS
+) -> list[Split]:
     """The ways to try: all on the device, the input, cuts at a quarter, half and three quarters, and those `known`."""
     inner = card.cuts[1:-1]
     found = [Split()]
@@ -55,7 +62,7 @@ def ways(card: m.ModelCard, known: Iterable[Split], *, few: bool = False) -> lis
         picks = [(middle, "q8", EDGE)]
         if not few:
             picks += [(first, "q8", EDGE), (last, "q8", EDGE), (middle, "zstd", EDGE), (middle, "q8", CLOUD)]
-        found += [Split(((cut, codec),), (node,)) for cut, codec, node in picks]
+        found += [Split(((cut, codec),), (node,)) for cut, codec, node in picks if codec in codecs]
     return list(dict.fromkeys([*found, *known]))
 
 

@@ -5,7 +5,8 @@
 The step: 50, 10 and 50 Mbit/s in equal stretches, ten frames a second, once with the gateway free to choose and once
 with each of the best static splits pinned. A way's p50 is that of each stretch, averaged over the three, because the
 median of all frames would only tell of the rate that lasts longer; a frame that was dropped counts as never answered.
-The best static split is the best in hindsight, of those measured at both rates beforehand. The re-plans: pins turn
+The best static split is the best in hindsight, of those measured at both rates beforehand. A model of SETTINGS has a
+camera, an edge and a round trip of its own, told beside its figure. The re-plans: pins turn
 back and forth between two cuts under the same load; every answer is compared with its plan and with the whole model.
 """
 
@@ -23,7 +24,7 @@ from typing import Any, Final
 
 from _replans import Replans, replan
 from _report import Figure, machine, parser, report
-from _site import EDGE_SLOWDOWN, Camera, Record, Site, Split, open_site
+from _site import CODECS, EDGE_SLOWDOWN, Camera, Record, Site, Split, open_site
 from _ways import NO_MODEL, models_of, registered, settle, ways
 from rich.console import Console
 from rich.progress import Progress
@@ -32,9 +33,7 @@ from splitbus_demo.line import Link
 from splitbus_schemas import messages as m
 from splitbus_schemas.errors import SplitbusError
 
-FAST: Final = Link(50, 50, 10)
-SLOW: Final = Link(10, 10, 10)
-TRACE: Final = (FAST, SLOW, FAST)
+TRACE_MBIT: Final = (50.0, 10.0, 50.0)
 STRETCH_S: Final = 7.0
 FPS: Final = 10.0
 SLOWDOWN: Final = 10.0
@@ -43,9 +42,42 @@ DEADLINE_S: Final = 5.0
 
 STATICS: Final = 2
 """Static splits that are played in full, the best of those measured at both rates; one with --quick."""
+IN_REACH: Final = 2.0
+"""All on the device is played too unless it takes so many times longer than the best: it alone cannot fall behind."""
 REPLANS: Final = 200
 REPLAN_MODEL: Final = "efficientnet-lite0"
 QUICK: Final = ("efficientnet-lite0", "squeezenet-160")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a model's step is played: how slow camera and edge are, how far the broker is, and what may be sent."""
+
+    slowdown: float
+    edge: float = EDGE_SLOWDOWN
+    delay_ms: float = 10.0
+    codecs: tuple[str, ...] = CODECS
+
+    @property
+    def trace(self) -> tuple[Link, ...]:
+        """The links one after the other."""
+        return tuple(Link(mbit, mbit, self.delay_ms) for mbit in TRACE_MBIT)
+
+    @property
+    def site(self) -> tuple[float, tuple[str, ...]]:
+        """Models for which it is the same share a site."""
+        return self.edge, self.codecs
+
+    def __str__(self) -> str:
+        return (
+            f"camera slowed {self.slowdown:g} times, edge {self.edge:g}, round trip {2 * self.delay_ms:g} ms, "
+            f"codecs {', '.join(self.codecs)}"
+        )
+
+
+SETTINGS: Final = {"enet-224": Setting(slowdown=11.0, edge=1.0, delay_ms=1, codecs=("raw", "zstd"))}
+"""Where following the link is worth most: answers are to be the model's own to the last bit, so that nothing smaller
+than the picture can be sent, the camera just keeps up alone, and a server is near."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +100,7 @@ class Outcome:
     """One model's step."""
 
     model: str
+    setting: Setting
     adaptive: Played
     statics: tuple[Played, ...]
     reaction_s: tuple[float, ...]
@@ -106,28 +139,31 @@ def main() -> int:
     chosen = options.parse_args()
     turns = (REPLANS if not chosen.quick else 20) if chosen.replans is None else chosen.replans
     book = Book()
-    with tempfile.TemporaryDirectory() as scratch:
-        models = models_of(chosen.models, Path(scratch), chosen.only or (QUICK if chosen.quick else None))
+    with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as progress:
+        only = chosen.only or (QUICK if chosen.quick else None)
+        models = models_of(chosen.models, Path(scratch), only, wide=True)
         if not models:
             print(NO_MODEL, file=sys.stderr)
             return 1
-        with open_site(FAST, kind=chosen.shaper) as site, Progress(transient=True) as progress:
-            bar = progress.add_task("adaptation", total=len(models) + bool(turns))
-            cards = registered(site, models, book.notes, lambda text: progress.update(bar, description=text))
-            for name, card in cards.items():
-                progress.update(bar, description=name)
-                _step(site, name, card, models[name], chosen, book)
-                progress.advance(bar)
-            if turns and cards:
-                progress.update(bar, description=f"{turns} re-plans")
-                name = REPLAN_MODEL if REPLAN_MODEL in cards else next(iter(cards))
-                _replans(site, cards[name], models[name], chosen, turns, book)
-            kind = site.net.kind
+        bar = progress.add_task("adaptation", total=len(models) + bool(turns))
+        settings = {name: SETTINGS.get(name, Setting(chosen.slowdown)) for name in models}
+        for edge, codecs in dict.fromkeys(setting.site for setting in settings.values()):
+            here = {name: path for name, path in models.items() if settings[name].site == (edge, codecs)}
+            link = settings[next(iter(here))].trace[0]
+            with open_site(link, kind=chosen.shaper, codecs=codecs, edge_slowdown=edge) as site:
+                cards = registered(site, here, book.notes, lambda text: progress.update(bar, description=text))
+                for name, card in cards.items():
+                    progress.update(bar, description=name)
+                    _step(site, settings[name], card, models[name], chosen, book)
+                    progress.advance(bar)
+                if turns and cards and book.replans is None:
+                    progress.update(bar, description=f"{turns} re-plans")
+                    name = REPLAN_MODEL if REPLAN_MODEL in cards else next(iter(cards))
+                    _replans(site, settings[name], cards[name], models[name], turns, book)
+                kind = site.net.kind
     Console().print(
-        f"{len(book.outcomes)} models at {FPS:g} frames/s, "
-        f"{' > '.join(f'{link.up_mbit:g}' for link in TRACE)} Mbit/s for {chosen.stretch:g} s each, "
-        f"round trip {2 * FAST.delay_ms:g} ms, shaped by {kind}, "
-        f"camera slowed {chosen.slowdown:g} times, edge {EDGE_SLOWDOWN:g}",
+        f"{len(book.outcomes)} models at {FPS:g} frames/s, {' > '.join(f'{mbit:g}' for mbit in TRACE_MBIT)} Mbit/s "
+        f"for {chosen.stretch:g} s each, shaped by {kind}; {Setting(chosen.slowdown)}, unless a model's row says more",
         highlight=False,
     )
     for note in book.notes:
@@ -164,37 +200,40 @@ def figures(book: Book) -> list[Figure]:
 # The step
 
 
-def _step(site: Site, name: str, card: m.ModelCard, path: Path, options: Any, book: Book) -> None:
-    site.net.device.set(FAST)
+def _step(site: Site, setting: Setting, card: m.ModelCard, path: Path, options: Any, book: Book) -> None:
+    trace = setting.trace
+    site.net.device.set(trace[0])
     try:
-        with site.camera(card, path, slowdown=options.slowdown, deadline_s=DEADLINE_S) as camera:
-            statics = _best_statics(site, camera, few=options.quick)
-            played = [_play(site, camera, split, options.stretch) for split in statics]
-            adaptive = _play(site, camera, None, options.stretch)
+        with site.camera(card, path, slowdown=setting.slowdown, deadline_s=DEADLINE_S) as camera:
+            statics = _best_statics(site, camera, setting, few=options.quick)
+            played = [_play(site, camera, trace, split, options.stretch) for split in statics]
+            adaptive = _play(site, camera, trace, None, options.stretch)
             follows = [(at, plan) for at, plan in _followed(site, camera) if at >= adaptive.begun[0]]
             splits = [str(Split.of_plan(plan)) for _, plan in follows]
-            book.outcomes.append(
-                Outcome(name, adaptive, tuple(played), _reactions(adaptive, [at for at, _ in follows]), tuple(splits))
-            )
+            reactions = _reactions(adaptive, [at for at, _ in follows])
+            book.outcomes.append(Outcome(card.name, setting, adaptive, tuple(played), reactions, tuple(splits)))
     except SplitbusError as error:
-        book.notes.append(f"{name}: {error}")
+        book.notes.append(f"{card.name}: {error}")
 
 
-def _best_statics(site: Site, camera: Camera, *, few: bool) -> list[Split]:
+def _best_statics(site: Site, camera: Camera, setting: Setting, *, few: bool) -> list[Split]:
     """The best of what the gateway would choose at each rate, and of some others, by what they take at both."""
     known: list[Split] = []
-    for link in (FAST, SLOW):
+    rates = list(dict.fromkeys(setting.trace))
+    for link in rates:
         _change(site, camera, link)
         plan, decision = camera.chosen(), camera.decision
         known.append(Split.of_plan(plan))
         if decision and decision.runner_up:
             known.append(Split.of(decision.runner_up.cuts, decision.runner_up.nodes[1:]))
-    sums = dict.fromkeys(ways(camera.card, known, few=few), 0.0)
-    for link in (SLOW, FAST):
+    sums = dict.fromkeys(ways(camera.card, known, few=few, codecs=setting.codecs), 0.0)
+    for link in reversed(rates):
         site.net.device.set(link)
         for split in sums:
-            sums[split] += TRACE.count(link) * _brief(camera, split)
-    return sorted(sums, key=lambda split: sums[split])[: 1 if few else STATICS]
+            sums[split] += setting.trace.count(link) * _brief(camera, split)
+    best = sorted(sums, key=lambda split: sums[split])
+    alone = [Split()] if sums[Split()] < IN_REACH * sums[best[0]] else []
+    return list(dict.fromkeys([*best[: 1 if few else STATICS], *alone]))
 
 
 def _brief(camera: Camera, split: Split) -> float:
@@ -210,9 +249,9 @@ def _change(site: Site, camera: Camera, link: Link) -> None:
     settle(camera)
 
 
-def _play(site: Site, camera: Camera, split: Split | None, stretch_s: float) -> Played:
+def _play(site: Site, camera: Camera, trace: Sequence[Link], split: Split | None, stretch_s: float) -> Played:
     """Play the trace with a split pinned, or none."""
-    site.net.device.set(TRACE[0])
+    site.net.device.set(trace[0])
     if split is None:
         camera.unpin()
         settle(camera)
@@ -222,7 +261,7 @@ def _play(site: Site, camera: Camera, split: Split | None, stretch_s: float) -> 
     camera.play(FPS)
     time.sleep(1.0)
     begun = []
-    for link in TRACE:
+    for link in trace:
         begun.append(time.monotonic())
         site.net.device.set(link)
         time.sleep(begun[-1] + stretch_s - time.monotonic())
@@ -262,16 +301,17 @@ def _story(outcome: Outcome) -> str:
 
     others = "; ".join(line(played) for played in sorted(outcome.statics, key=lambda played: played.mean))
     reacted = ", ".join(f"{seconds:.2f} s" for seconds in outcome.reaction_s) or "no change"
-    return f"{line(outcome.adaptive)} ({' > '.join(outcome.splits) or 'one plan'}; {reacted}); {others}"
+    where = f"{outcome.setting}: " if outcome.model in SETTINGS else ""
+    return f"{where}{line(outcome.adaptive)} ({' > '.join(outcome.splits) or 'one plan'}; {reacted}); {others}"
 
 
 # The re-plans
 
 
-def _replans(site: Site, card: m.ModelCard, path: Path, options: Any, turns: int, book: Book) -> None:
-    site.net.device.set(FAST)
+def _replans(site: Site, setting: Setting, card: m.ModelCard, path: Path, turns: int, book: Book) -> None:
+    site.net.device.set(setting.trace[0])
     try:
-        with site.camera(card, path, slowdown=options.slowdown, deadline_s=DEADLINE_S) as camera:
+        with site.camera(card, path, slowdown=setting.slowdown, deadline_s=DEADLINE_S) as camera:
             settle(camera)
             book.replans = replan(site, camera, turns, FPS)
     except SplitbusError as error:

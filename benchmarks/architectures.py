@@ -1,7 +1,8 @@
-"""Six network architectures as ONNX files, built from code with seeded random weights; their graphs are of six kinds.
+"""Network architectures as ONNX files, built from code with seeded random weights; no two graphs are of one kind.
 
-Residual blocks, inverted residuals, fire modules, parallel branches, attention over tokens, and an encoder with skip
-connections to its decoder. Weights are drawn so that activations keep their scale; nothing was trained.
+Residual blocks, inverted residuals, fire modules, parallel branches, attention over tokens, an encoder with skip
+connections to its decoder; and one without a narrow place. Weights are drawn so that activations keep their scale;
+nothing was trained.
 
     .venv/bin/python benchmarks/architectures.py DIR
 """
@@ -28,8 +29,8 @@ SEED: Final = 2024
 class Net:
     """A graph under construction. Methods add a layer and return the name of its output."""
 
-    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
-        self._name, self._shape = name, shape
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: int = TensorProto.FLOAT) -> None:
+        self._name, self._shape, self._dtype = name, shape, dtype
         self._rng = np.random.default_rng(SEED)
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
@@ -57,14 +58,25 @@ class Net:
         deviation = (gain / fan_in) ** 0.5
         return self.weight((self._rng.standard_normal(shape) * deviation).astype(np.float32))
 
-    def conv(self, x: str, out: int, size: int = 3, *, stride: int = 1, groups: int = 1, act: str = "Relu") -> str:
+    def conv(
+        self,
+        x: str,
+        out: int,
+        size: int | tuple[int, int] = 3,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
+        act: str = "Relu",
+    ) -> str:
         """Convolution with bias, then an activation ("" for none); sides are divided by the stride."""
-        fan_in = self.channels(x) // groups * size * size
-        kernel = self.random(out, self.channels(x) // groups, size, size, fan_in=fan_in, gain=2.0 if act else 1.0)
+        sides = [size, size] if isinstance(size, int) else list(size)
+        fan_in = self.channels(x) // groups * sides[0] * sides[1]
+        kernel = self.random(out, self.channels(x) // groups, *sides, fan_in=fan_in, gain=2.0 if act else 1.0)
         bias = self.weight((self._rng.standard_normal(out) * 0.05).astype(np.float32))
-        pads = [size // 2] * 4
+        pads = [side // 2 * dilation if side % 2 else 0 for side in sides] * 2
         y = self.op("Conv", x, kernel, bias, channels=out, strides=[stride] * 2, pads=pads, group=groups,
-                    kernel_shape=[size] * 2)  # fmt: skip
+                    dilations=[dilation] * 2, kernel_shape=sides)  # fmt: skip
         return self.activation(y, act)
 
     def activation(self, x: str, act: str) -> str:
@@ -94,11 +106,11 @@ class Net:
         pooled = self.op("Flatten", self.op("GlobalAveragePool", x), axis=1)
         return self.linear(pooled, classes)
 
-    def build(self, output: str, shape: tuple[int, ...]) -> onnx.ModelProto:
+    def build(self, output: str, shape: tuple[int, ...], dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
         """The checked model, from `image` to `output`, which is called `scores`."""
         self._nodes.append(helper.make_node("Identity", [output], ["scores"], name="scores"))
-        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, self._shape)
-        scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, shape)
+        image = helper.make_tensor_value_info("image", self._dtype, self._shape)
+        scores = helper.make_tensor_value_info("scores", dtype, shape)
         graph = helper.make_graph(self._nodes, self._name, [image], [scores], self._weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         model.producer_name = "splitbus benchmarks"
@@ -230,6 +242,44 @@ def _grown(net: Net, x: str, times: int) -> str:
                   nearest_mode="floor")  # fmt: skip
 
 
+def enet() -> onnx.ModelProto:
+    """ENet's encoder at 224 x 224, from pixels to a map of classes: no narrow place, for nothing shrinks below 1/8.
+
+    Initial block, stages 1 to 3 as published (bottlenecks regular, dilated by 2 to 16, and asymmetric), a projection to
+    12 classes as its encoder is trained with, and the best class of each place. ReLU for PReLU.
+    """
+    net, classes = Net("enet_224", (1, 3, 224, 224), TensorProto.UINT8), 12
+    pixels = net.op("Cast", "image", to=TensorProto.FLOAT)
+    shift, scale = (net.weight(np.array(value, np.float32)) for value in (127, 1 / 128))
+    x = net.op("Mul", net.op("Sub", pixels, shift), scale)
+    x = _enet_down(net, net.concat(net.conv(x, 13, stride=2), net.pool(x, 2, 2)), 64)
+    for _ in range(4):
+        x = _enet_regular(net, x, 3)
+    x = _enet_down(net, x, 128)
+    for _ in range(2):
+        for size, dilation in ((3, 1), (3, 2), (5, 1), (3, 4), (3, 1), (3, 8), (5, 1), (3, 16)):
+            x = _enet_regular(net, x, size, dilation)
+    best = net.op("ArgMax", net.conv(x, classes, 1, act=""), axis=1, keepdims=0)
+    return net.build(net.op("Cast", best, to=TensorProto.UINT8), (1, 28, 28), TensorProto.UINT8)
+
+
+def _enet_regular(net: Net, x: str, size: int, dilation: int = 1) -> str:
+    """Narrow, look around, widen, add; five by five is taken apart into two asymmetric ones."""
+    inside = net.channels(x) // 4
+    y = net.conv(x, inside, 1)
+    for part in ((size, size),) if size == 3 else ((size, 1), (1, size)):
+        y = net.conv(y, inside, part, dilation=dilation)
+    return net.op("Relu", net.op("Add", x, net.conv(y, net.channels(x), 1, act="")))
+
+
+def _enet_down(net: Net, x: str, out: int) -> str:
+    """Halves the sides; the shortcut is pooled, and padded with channels of zeros."""
+    inside, more = out // 4, out - net.channels(x)
+    y = net.conv(net.conv(net.conv(x, inside, 2, stride=2), inside), out, 1, act="")
+    padding = net.weight(np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
+    return net.op("Relu", net.op("Add", net.op("Pad", net.pool(x, 2, 2), padding, channels=out), y))
+
+
 ARCHITECTURES: Final[dict[str, Callable[[], onnx.ModelProto]]] = {
     "resnet18_160": resnet18,
     "mobilenet_v2_192": mobilenet_v2,
@@ -238,17 +288,21 @@ ARCHITECTURES: Final[dict[str, Callable[[], onnx.ModelProto]]] = {
     "vit_160": vit,
     "unet_160": unet,
 }
+"""Built wherever models are asked for."""
+
+WIDE: Final[dict[str, Callable[[], onnx.ModelProto]]] = {"enet_224": enet}
+"""Without a narrow place: what crosses a cut is never much smaller than the picture. Only for `adaptation.py`."""
 
 
 def build(name: str, folder: Path) -> Path:
-    """Write one of ARCHITECTURES to `folder`, unless it is there; its path. KeyError for an unknown name."""
+    """Write one of ARCHITECTURES or WIDE to `folder`, unless it is there; its path. KeyError for an unknown name."""
     path = folder / f"{name}.onnx"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        onnx.save(ARCHITECTURES[name](), path)
+        onnx.save((ARCHITECTURES | WIDE)[name](), path)
     return path
 
 
 if __name__ == "__main__":
-    for each in ARCHITECTURES:
+    for each in ARCHITECTURES | WIDE:
         print(build(each, Path(sys.argv[1] if len(sys.argv) > 1 else ".")))

@@ -89,11 +89,12 @@ class Worker:
         )
         self._trials = Trials(
             self.agent.shelf,
-            idle=lambda: not (self._line.running or len(self._line)),
+            idle=self._is_idle,
             tell=self._tell_pace,
             pulse=pulses.add("trials", config.stuck_s),
             name=f"splitbus-{self.node}-trials",
         )
+        self.agent.blocks.idle = self._is_idle
         self.agent.pace = lambda: self._trials.pace.factor
         self._executors = [
             threading.Thread(
@@ -139,6 +140,9 @@ class Worker:
     def ready(self) -> bool:
         """Whether a message went through the broker and came back, and jobs can arrive."""
         return self.data.connected and self.control.connected and self.agent.last_echo > 0
+
+    def _is_idle(self) -> bool:
+        return not (self._line.running or len(self._line))
 
     @property
     def problem(self) -> str:
@@ -278,7 +282,7 @@ class Worker:
         queue_us = int((began - ticket.at) * 1e6)
         if job.budget_us and queue_us + ticket.train_us >= job.budget_us:
             raise Refused("expired", f"the frame's {job.budget_us / 1e3:.0f} ms were over before it could run")
-        output = run_stage(job, ticket.slice, self._references.of(job.frame.device))
+        output = run_stage(job, ticket.slice, self._references.of(job.frame.device), self.agent.blocks.run)
         spent = Spent(
             self.node, queue_us, output.decode_us, output.run_us, output.encode_us, ticket.train_bytes, ticket.train_us
         )  # fmt: skip

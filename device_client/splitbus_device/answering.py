@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -121,7 +122,8 @@ class Answerer:
                     self._ask_twice(active, frame, outcome)
                     return self._finish(request, outcome)
                 why = outcome
-        outputs, seconds = self.local.run(request.output_names, request.feeds, request.run_options)
+        run = functools.partial(self.local.run, request.output_names, request.feeds, request.run_options)
+        outputs, seconds = self._uplink.blocks.run_whole(run, request.feeds) if self._uplink else run()
         return self._finish(request, self._local_answer(outputs, seconds, started, active, why))
 
     def _way(self, ticket: Ticket | None) -> tuple[ActivePlan | None, Head | None]:

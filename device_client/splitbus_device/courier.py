@@ -111,6 +111,7 @@ class Courier:
         self._answers = Answers(reuse)
         self.on_rest: Callable[[], None] = lambda: None
         """Called when a route is to be left alone."""
+        agent.blocks.idle = lambda: flights.count == 0
 
     def deliver(self, active: ActivePlan, frame: Frame) -> Answer | Fallback:
         """The answer from the bus, or why there is none. Raises nothing."""
@@ -196,7 +197,7 @@ class Courier:
             outputs = [(name, feeds[name], False) for name in active.crossing or feeds]
             ran = begun
         else:
-            outputs = active.head.run(feeds)
+            outputs = self._agent.blocks.run(active.head, feeds)
             ran = time.perf_counter()
         coding = active.plan.head.coding if active.plan.head is not None else "raw"
         coders = active.head.coders if active.head is not None else {}

@@ -121,6 +121,7 @@ class Uplink:
             slowdown=slowdown,
             trust=trust,
         )
+        self.blocks = self._agent.blocks
         self._envelope.follow(self._agent)
         self._flights.backlog = lambda: self._data.queued_bytes
         self._agent.links.crowded = lambda: self._flights.count > 0

@@ -24,6 +24,7 @@ from splitbus_runtime.orders import Orders
 from splitbus_runtime.processor import memory_mb
 from splitbus_runtime.profiler import Stopwatch
 from splitbus_runtime.pulse import LONG_SECONDS
+from splitbus_runtime.refresher import Refresher
 from splitbus_runtime.secrets import redacted
 from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
@@ -33,10 +34,11 @@ from splitbus_runtime.trust import Trust
 from splitbus_runtime.twins import look_after_each_other
 from splitbus_schemas.codecs import known_codecs
 from splitbus_schemas.errors import DecodeError, SplitbusError
-from splitbus_schemas.ids import check_id
+from splitbus_schemas.ids import check_id, model_key
 from splitbus_schemas.messages import (
     Alert,
     NodeCaps,
+    NodeProfile,
     NodeStats,
     NodeStatus,
     NodeWork,
@@ -44,7 +46,7 @@ from splitbus_schemas.messages import (
     SealState,
     Tier,
 )
-from splitbus_schemas.topics import ALERT, CAPS, ECHO, HEALTH, PEERS, STATS, STATUS, WORK
+from splitbus_schemas.topics import ALERT, CAPS, ECHO, HEALTH, PEERS, PROFILE, STATS, STATUS, WORK
 
 log = logging.getLogger(__name__)
 
@@ -128,16 +130,27 @@ class Agent:
         self._reachable = tier == "device"
         self._presence_lock = threading.RLock()
         self._started = time.monotonic()
+        stopwatch = Stopwatch(threads, slowdown)
+        self.blocks = Refresher(
+            self.shelf,
+            stopwatch=stopwatch,
+            tell=self._tell_profile,
+            count=self.count,
+            pulse=self.health.pulses.add("blocks", STUCK_SECONDS),
+            name=f"splitbus-{node}-blocks",
+        )
         self._orders = Orders(
             Identity(node, boot, tier, software()),
             site=site,
             control=control,
             shelf=self.shelf,
             store=store,
-            stopwatch=Stopwatch(threads, slowdown),
+            stopwatch=stopwatch,
             pulse=self.health.pulses.add("orders", LONG_SECONDS),
             alert=self.alert,
             guarded=self._guarded,
+            blocks=self.blocks,
+            tell_profile=self._tell_profile,
         )
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -163,6 +176,7 @@ class Agent:
             self.tell_presence()
         self._ticking.start()
         self._orders.start()
+        self.blocks.start()
 
     def _on_connection(self, connected: bool) -> None:  # noqa: FBT001 - the Bus's signature
         """At every connect: the broker may have another limit, the network may be another one.
@@ -201,6 +215,7 @@ class Agent:
         self._stopping.set()
         self.blobs.close()
         self._orders.stop()
+        self.blocks.stop()
         if self._ticking.is_alive():
             self._ticking.join(5)
         self.tell_status("stopping", reason)
@@ -310,6 +325,10 @@ class Agent:
                     self.control.publish(ECHO.at(self.site, node=self.node), heartbeat)
                     self._tell_stats(now)
                     self._tell_health(now)
+
+    def _tell_profile(self, found: NodeProfile) -> None:
+        topic = PROFILE.at(self.site, node=self.node, model=model_key(found.model))
+        self.control.publish(topic, found.to_json(), qos=1, retain=True)
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:

@@ -13,13 +13,13 @@ from splitbus_runtime.engine import Session, open_session
 from splitbus_runtime.health import Identity
 from splitbus_runtime.profiler import Stopwatch, profile
 from splitbus_runtime.pulse import Pulse
+from splitbus_runtime.refresher import Refresher
 from splitbus_runtime.room import LOOK_SECONDS, Room
 from splitbus_runtime.shelf import Shelf
 from splitbus_runtime.store import BlobStore
 from splitbus_schemas.errors import SplitbusError
-from splitbus_schemas.ids import model_key
 from splitbus_schemas.messages import NodeProfile, NodeWork, ProfileRequest, SliceState
-from splitbus_schemas.topics import PROFILE, SLICES
+from splitbus_schemas.topics import SLICES
 
 RETRY_SECONDS: Final = 2.0
 """A profile that failed is tried again so often: the disk was full, or the gateway was away."""
@@ -40,10 +40,13 @@ class Orders:
         pulse: Pulse,
         alert: Callable[[str, str], None],
         guarded: Callable[[str], AbstractContextManager[None]],
+        blocks: Refresher,
+        tell_profile: Callable[[NodeProfile], None],
     ) -> None:
         self._me, self._site, self._control = me, site, control
         self._shelf, self._store, self._stopwatch = shelf, store, stopwatch
         self._pulse, self._alert, self._guarded = pulse, alert, guarded
+        self._blocks, self._tell_profile = blocks, tell_profile
         self._room = Room(store)
         self._failed: dict[str, str] = {}
         self._profiled: dict[str, int] = {}
@@ -157,6 +160,7 @@ class Orders:
         self.tell()
 
     def _profile(self, request: ProfileRequest) -> None:
+        alone: dict[str, float] = {}
         try:
             result = profile(
                 request,
@@ -167,6 +171,7 @@ class Orders:
                 stopwatch=self._stopwatch,
                 stopping=self._interlude,
                 early=self._tell_profile,
+                alone=alone.update,
             )
         except SplitbusError as error:
             if not self._stopping.is_set():
@@ -177,10 +182,7 @@ class Orders:
             self.tell()  # before the profile: a plan may want that very slice
         self._profiled[request.whole] = request.round
         self._tell_profile(result)
-
-    def _tell_profile(self, found: NodeProfile) -> None:
-        topic = PROFILE.at(self._site, node=self._me.node, model=model_key(found.model))
-        self._control.publish(topic, found.to_json(), qos=1, retain=True)
+        self._blocks.profiled(request, result, alone)
 
     def _fails(self, slice_id: str, what: str, error: SplitbusError) -> None:
         self._failed[slice_id] = str(error)

@@ -103,12 +103,13 @@ def profile(
     budget_s: float = BUDGET_SECONDS,
     early: Callable[[NodeProfile], None] = lambda _: None,
     early_s: float = EARLY_SECONDS,
+    alone: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> NodeProfile:
     """Time every block on the outputs of those before it, put right by the whole and by heads and tails at the anchors.
 
     `local` is the model in one piece, from its own file. `stopping` is asked between runs. `early` is given what is
-    known after a first pass of more than `early_s` seconds, by the whole alone and without batches. Raises BlobError,
-    ModelError, and SplitbusError when told to stop.
+    known after a first pass of more than `early_s` seconds, by the whole alone and without batches; `alone` what each
+    block takes by itself, in ms. Raises BlobError, ModelError, and SplitbusError when told to stop.
     """
 
     def told(times: _Times, batches: Sequence[BatchTimes] = ()) -> NodeProfile:
@@ -128,6 +129,7 @@ def profile(
 
     bench = _Bench(slices, stopwatch or Stopwatch(), stopping, progress, time.perf_counter() + budget_s)
     first = bench.time_all(request, batch=1, local=local, early=lambda times: early(told(times)), early_s=early_s)
+    alone(dict(zip(request.blocks, first.alone_ms, strict=True)))
     sizes = sorted({*request.batches} - {1})
     return told(first, [times for batch in sizes if (times := bench.batch(request, first, batch))])
 
@@ -175,6 +177,7 @@ class _Times:
     spread_ms: list[float]
     whole_ms: float
     readings: int
+    alone_ms: list[float]
     local_ms: float | None = None
 
 
@@ -335,7 +338,7 @@ def _fitted(request: ProfileRequest, steady: Mapping[str, list[float]], whole_ms
     blocks = fit(medians, whole_ms, anchors)
     spreads = [_interquartile(steady[block]) * _ratio(blocks[i], medians[i]) for i, block in enumerate(request.blocks)]
     local_ms = statistics.median(steady[_LOCAL]) if _LOCAL in steady else None
-    return _Times(blocks, spreads, whole_ms, min(len(steady[block]) for block in request.blocks), local_ms)
+    return _Times(blocks, spreads, whole_ms, min(len(steady[block]) for block in request.blocks), medians, local_ms)
 
 
 def _batch_times(batch: int, block_ms: list[float], whole_ms: float) -> BatchTimes:

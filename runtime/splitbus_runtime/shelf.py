@@ -100,7 +100,7 @@ class Shelf:
 
     def open(self, slice_id: str) -> Slice:
         """The slice, not kept on the shelf. Raises BlobError or ModelError."""
-        manifest = self._manifest(slice_id)
+        manifest = self.manifest(slice_id)
         for weight in manifest.weights:
             if not (self._store.check(weight.sha256) or self._store.holds(weight)):
                 self._fetch(weight.sha256)
@@ -165,7 +165,8 @@ class Shelf:
                 self.evictions += 1
         return opened
 
-    def _manifest(self, slice_id: str) -> SliceManifest:
+    def manifest(self, slice_id: str) -> SliceManifest:
+        """What the slice is, fetched if need be. Raises BlobError or ModelError."""
         data = self._bytes(slice_id)
         try:
             return decode_message(SliceManifest, self._trust.open(SLICE, data))
