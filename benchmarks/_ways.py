@@ -15,7 +15,7 @@ from splitbus_schemas.errors import SplitbusError
 
 NO_MODEL: Final = "no model: give --models DIR with .onnx files, or a name of benchmarks/architectures.py"
 
-SETTLE_S: Final = 4.0
+SETTLE_S: Final = 2.5
 SETTLE_SAMPLES: Final = 6
 SETTLE_LIMIT_S: Final = 15.0
 """A link counts as measured after so long and so many samples since it changed, or at last after the limit."""

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from _links import LINKS
 from _report import Figure, machine, parser, report
@@ -38,8 +38,11 @@ QUICK_LINKS: Final = ("50/20", "5/30")
 
 TOO_SLOW_MS: Final = 1500.0
 """Ways that are predicted to take longer are left out: nobody would choose them, and each would take a minute."""
-WARM_UPS: Final = 2
-FRAMES, SECONDS, LEAST = 25, 1.5, 5
+WARM_UPS, WARM_S = 2, 0.2
+"""One alone where frames take longer: what a first frame costs more is little beside them."""
+FRAMES, SECONDS, LEAST = 15, 0.7, 3
+QUIET_S: Final = 1.0
+"""A choice counts once no newer one has come for so long."""
 CLOSE: Final = 1.05
 """A choice within 5 % of the best measured one was right."""
 
@@ -127,7 +130,7 @@ def measure(camera: Camera, split: Split, link: str, run: int, model: str, *, ch
     plan = camera.pinned(split)
     if plan.predicted_ms > TOO_SLOW_MS:
         return None
-    camera.ask(WARM_UPS, 0.0, WARM_UPS)
+    camera.ask(WARM_UPS, WARM_S, 1)
     records = [record for record in camera.ask(FRAMES, SECONDS, LEAST) if _as_planned(record, plan)]
     if len(records) < LEAST // 2 + 1:
         raise SplitbusError(f"{model} over {link}: {split} answered {len(records)} of its frames itself")
@@ -149,9 +152,8 @@ def measure(camera: Camera, split: Split, link: str, run: int, model: str, *, ch
 
 
 def figures(cells: Sequence[Cell]) -> list[Figure]:
-    """Errors over all ways, how good the choices were, and where the errors come from."""
-    runs = [[cell for cell in cells if cell.run == run] for run in sorted({cell.run for cell in cells})]
-    found = [_over_runs(runs, *row) for row in _SUMMARY]
+    """Errors over all ways, how good the choices were, and where the errors come from; each over the runs."""
+    found = [_over_runs(cells, *row) for row in _SUMMARY]
     for name in ("kind", "link", "model"):
         values = dict.fromkeys(getattr(cell, name) for cell in cells)
         found += [_part(f"{name}.{value}", [c for c in cells if getattr(c, name) == value]) for value in values]
@@ -192,7 +194,7 @@ def _measure_link(camera: Camera, run: int, name: str, link: str, book: Book, *,
     camera.unpin()
     if not settle(camera):
         book.notes.append(f"{name} over {link}: the link was hardly measured in {SETTLE_LIMIT_S:g} s")
-    chosen = Split.of_plan(camera.chosen())
+    chosen = Split.of_plan(camera.chosen(QUIET_S))
     decision = camera.decision
     rival = decision.runner_up if decision else None
     rivals = [Split.of(rival.cuts, rival.nodes[1:])] if rival else []
@@ -275,39 +277,46 @@ _SUMMARY: Final[tuple[tuple[str, Callable[[Sequence[Cell]], float], str], ...]] 
 )
 
 
-def _over_runs(
-    runs: Sequence[Sequence[Cell]], name: str, value: Callable[[Sequence[Cell]], float], detail: str
-) -> Figure:
+Value: TypeAlias = Callable[[Sequence[Cell]], float]
+
+
+def _over_runs(cells: Sequence[Cell], name: str, value: Value, detail: str) -> Figure:
     """The median over the runs, with the interval that they span."""
-    values = [value(cells) for cells in runs]
+    runs = [[cell for cell in cells if cell.run == run] for run in sorted({cell.run for cell in cells})]
+    values = [value(part) for part in runs]
     spread = f"; {len(runs)} runs, {min(values):.3f} to {max(values):.3f}" if len(runs) > 1 else ""
-    ways_a_run = f"{sum(map(len, runs)) / len(runs):.0f} ways a run, "
+    ways_a_run = f"{len(cells) / len(runs):.0f} ways a run, "
     return Figure(f"prediction.{name}", statistics.median(values), "ratio", ways_a_run + detail + spread)
 
 
 def _part(what: str, cells: Sequence[Cell]) -> Figure:
-    errors = _errors(cells)
     signed = statistics.median(cell.error for cell in cells)
-    detail = f"{len(cells)} ways, p90 {_quantile(errors, 0.9):.3f}, with sign {signed:+.3f}"
-    return Figure(f"prediction.error_median.{what}", _quantile(errors, 0.5), "ratio", detail)
+    detail = f"p90 {_quantile(_errors(cells), 0.9):.3f}, with sign {signed:+.3f}"
+    return _over_runs(cells, f"error_median.{what}", lambda part: _quantile(_errors(part), 0.5), detail)
 
 
 def _excess(cells: Sequence[Cell], group: str) -> Figure:
     """What a group of steps adds to the error: the promise less the measurement, as a share of the whole frame."""
     remote = [cell for cell in cells if cell.kind != "local"] or list(cells)
-    shares = [(cell.predicted_steps[group] - cell.measured_steps[group]) / cell.measured_ms for cell in remote]
     excess = statistics.median(cell.predicted_steps[group] - cell.measured_steps[group] for cell in remote)
-    p90 = _quantile([abs(share) for share in shares], 0.9)
+    p90 = _quantile([abs(share) for share in _shares(remote, group)], 0.9)
     detail = f"of the frame, over the bus; median {excess:+.2f} ms, p90 without sign {p90:.3f}"
-    return Figure(f"prediction.excess.{group}", statistics.median(shares), "ratio", detail)
+    return _over_runs(remote, f"excess.{group}", lambda part: statistics.median(_shares(part, group)), detail)
+
+
+def _shares(cells: Sequence[Cell], group: str) -> list[float]:
+    return [(cell.predicted_steps[group] - cell.measured_steps[group]) / cell.measured_ms for cell in cells]
 
 
 def _sizes(cells: Sequence[Cell]) -> Figure:
     """How far the bytes that were expected are from those that the device sent: a part of the link's error."""
-    ratios = [cell.predicted_bytes / cell.measured_bytes - 1 for cell in cells if cell.measured_bytes]
-    errors = [abs(ratio) for ratio in ratios]
-    detail = f"without sign, of {len(ratios)} ways; p90 {_quantile(errors, 0.9):.3f}"
-    return Figure("prediction.bytes_error_median", _quantile(errors, 0.5), "ratio", detail)
+    sent = [cell for cell in cells if cell.measured_bytes] or list(cells)
+    detail = f"without sign; p90 {_quantile(_size_errors(sent), 0.9):.3f}"
+    return _over_runs(sent, "bytes_error_median", lambda part: _quantile(_size_errors(part), 0.5), detail)
+
+
+def _size_errors(cells: Sequence[Cell]) -> list[float]:
+    return [abs(cell.predicted_bytes / cell.measured_bytes - 1) for cell in cells if cell.measured_bytes]
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def test_a_node_that_is_slower_as_a_whole_moves_no_block(
 
 @given(profiles, st.floats(2.0, 9.0))
 def test_a_block_that_moved_alone_is_told(block_ms: list[float], slower: float) -> None:
+    """WIRE-80"""
     blocks = known(block_ms, local=True)
     place = max(range(len(block_ms)), key=block_ms.__getitem__)
     found = [blocks.inside(place, blocks.blocks[place].alone_ms * slower, 1.0)] * READINGS
