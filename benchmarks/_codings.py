@@ -16,7 +16,8 @@ BITS: Final = (2, 3, 4, 5, 6, 8)
 RANGE_BYTES: Final = 8
 """The least and the largest value of a tensor, as float32."""
 
-QUALITIES: Final = {"jpeg": (30, 50, 65, 75, 85, 90, 95, 98), "webp": (10, 30, 50, 75, 90, 95, 100)}
+QUALITIES: Final = {"jpeg": (30, 50, 65, 75, 85, 90, 95, 98), "webp": (10, 30, 50, 75, 90, 95, 100), "png": (0,)}
+"""PNG knows none: it is the picture itself, for those models of which JPEG and WebP lose too much."""
 
 
 def quantise(values: Array, bits: int) -> tuple[Array, Array]:
@@ -24,7 +25,8 @@ def quantise(values: Array, bits: int) -> tuple[Array, Array]:
     low, high = float(values.min()), float(values.max())
     step = (high - low) / (2**bits - 1) or 1.0
     codes = np.rint((values - low) / step).astype(np.uint8)
-    return codes, (codes * np.float32(step) + np.float32(low)).astype(values.dtype)
+    values_of = codes * np.float32(step) + np.float32(low)
+    return codes, (values_of if values.dtype.kind == "f" else np.rint(values_of)).astype(values.dtype)
 
 
 def jalad_bytes(codes: Array, bits: int) -> int:
@@ -57,8 +59,14 @@ def dyno_bytes(codes: Array) -> int:
     return RANGE_BYTES + min(sizes)
 
 
-def recode(pixels: Array, kind: str, quality: int) -> tuple[int, Array]:
-    """A picture's bytes as JPEG or WebP, and what a decoder makes of them (uint8 RGB)."""
+def save_picture(pixels: Array, kind: str, quality: int) -> bytes:
+    """A picture (uint8 RGB) as JPEG, WebP or PNG, which knows no quality."""
     target = io.BytesIO()
     Image.fromarray(pixels).save(target, kind, quality=quality)
-    return target.tell(), np.asarray(Image.open(io.BytesIO(target.getvalue())).convert("RGB"))
+    return target.getvalue()
+
+
+def recode(pixels: Array, kind: str, quality: int) -> tuple[int, Array]:
+    """A picture's bytes as JPEG, WebP or PNG, and what a decoder makes of them (uint8 RGB)."""
+    data = save_picture(pixels, kind, quality)
+    return len(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -1,117 +1,57 @@
 """Bytes at equal agreement: the transform codec against JALAD, DynO, and the camera's own JPEG and WebP.
 
-    .venv/bin/python benchmarks/codec.py --models DIR --images DIR [--labels FILE] [--measure M:F] [--model NAME]
+    .venv/bin/python benchmarks/codec.py --models DIR --images DIR [--labels FILE] [--measure M:F] [--model NAME,NAME]
 
 Pictures of the folder (or, where an .npz holds x of the model's size, channels first or last, and y, those) are put in
 order of their names: each second one calibrates, the others are reported, each in so many views (the middle, mirrored,
 corners). Agreement is the share of views with the un-split model's own best class, or, for outputs that are no scores,
-of those within 5 % relative error. Bytes are payload alone, mean per view; at an agreement between two settings they
-are interpolated. Times are of one thread: the codec's nodes, and its coder.
+of those within 5 % relative error; two detectors have a measure of their own. Bytes are payload alone, mean per view;
+at an agreement between two settings they are interpolated. Times are of one thread: the codec's nodes, and its coder.
+
+At the end of each model: every way's triple (the device's computing, bytes, what is kept) at one point lost, and the
+cuts where ours has both fewer bytes and less latency than all others (see `_triples`); the largest factor below
+float32; and the planner's choice from the table on three links with what coding takes of it (see `_plans`).
 """
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from _codings import BITS, QUALITIES, dyno_bytes, jalad_bytes, quantise, recode
+from _plans import plans
 from _report import Figure, parser, report
-from PIL import Image, ImageOps
+from _subjects import Point, Subject, read_subject
+from _triples import WORTH, AtCut, Measured, best_factor, triples
 
-from splitbus_gateway.graph import Cut, ModelGraph, cut_at, extract, load_graph, open_slice, useful_cuts
-from splitbus_gateway.measures import Measure, load_measure
+from splitbus_gateway.graph import Cut, cut_at, extract, open_slice, useful_cuts
+from splitbus_gateway.judging import Judge
+from splitbus_gateway.records import CodedSize
 from splitbus_gateway.sizes import measure as measure_cuts
 from splitbus_gateway.transform import node_coder, wire_name
 from splitbus_gateway.transform.calibrate import Calibrated
+from splitbus_gateway.transform.layout import objection
 from splitbus_gateway.transform.model import calibrate_cuts, promising
 from splitbus_gateway.walk import Here, run_named, walk
-from splitbus_runtime.engine import Array, Session
-from splitbus_runtime.sameness import SAME_ERROR, relative_error
-from splitbus_schemas.codecs import SHIFTS
+from splitbus_runtime.engine import Array
+from splitbus_schemas.codecs import CODECS, PICTURES, SHIFTS
 from splitbus_schemas.entropy import METHODS, Coder
 
 TARGETS = (0.95, 0.98)
+RIVALS = ("jalad", "dyno", "jpeg", "webp")
 TIMED = 16
+JUDGED = 32
+"""Views on which the planner's table of the simpler codecs is measured."""
 COMPARED = "t9"
 
-PREPARED: Mapping[str, tuple[float, float, bool]] = {
-    "efficientnet": (127.0, 128.0, False),
-    "mobilenet": (0.0, 255.0, False),
-    "resnet8": (0.0, 1.0, False),
-    "ultraface": (127.0, 128.0, False),
-    "fastestdet": (0.0, 255.0, True),
-}
-"""By the beginning of a file's name: mean, divisor, and whether channels are BGR. Others are taken from 0 to 1."""
+FLOAT_BYTES = 4
 
 RATIO = 8.0
 """Cuts may carry so many times the input's bytes: small pictures grow at first."""
-
-MARGIN = 256 / 224
-"""Pictures are read so much larger than the model's input."""
-
-VIEWS = ((0.5, 0.5, False), (0.5, 0.5, True), (0, 0, False), (1, 1, True), (0, 1, False), (1, 0, True))
-"""Where a view lies, and whether it is mirrored."""
-
-Answers = list[dict[str, Array]]
-
-
-@dataclass(frozen=True)
-class Point:
-    """A setting of a way to send: mean bytes, and what the answers keep."""
-
-    setting: str
-    size: float
-    agreement: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model and its pictures (uint8 RGB), the reported ones with the un-split model's answers."""
-
-    graph: ModelGraph
-    name: str
-    calibration: list[Array]
-    pictures: list[Array]
-    labels: list[int]
-    whole: Session
-    expected: Answers
-    measure: Measure | None = None
-
-    def feed(self, pixels: Array) -> dict[str, Array]:
-        """What the model is given of a picture."""
-        mean, divisor, bgr = next(
-            (how for key, how in PREPARED.items() if self.name.startswith(key)), (0.0, 255.0, False)
-        )
-        values = (pixels[..., ::-1] if bgr else pixels).astype(np.float32)
-        values = np.moveaxis((values - mean) / divisor, -1, 0)
-        return {self.graph.inputs[0].name: np.ascontiguousarray(values[None], np.float32)}
-
-    def point(self, setting: str, sizes: Sequence[int], found: Answers) -> Point:
-        """How good a setting is that sent so many bytes and led to these answers."""
-        holds = self.measure.holds if self.measure else _same
-        same = [holds(*pair) for pair in zip(self.expected, found, strict=True)]
-        return Point(setting, float(np.mean(sizes)), float(np.mean(same)), self.accuracy(found))
-
-    def accuracy(self, found: Answers) -> float:
-        """The share of right answers; not a number without labels."""
-        if not self.labels:
-            return float("nan")
-        best = [int(next(iter(answer.values())).argmax()) for answer in found]
-        return float(np.mean(np.array(best) == self.labels))
-
-
-def _same(expected: Mapping[str, Array], found: Mapping[str, Array]) -> bool:
-    first = next(iter(expected))
-    if expected[first].ndim == 2:
-        return int(expected[first].argmax()) == int(found[first].argmax())
-    return all(relative_error(expected[name], found[name]) <= SAME_ERROR for name in expected)
 
 
 def main() -> None:
@@ -119,11 +59,26 @@ def main() -> None:
     options = _options().parse_args()
     figures: list[Figure] = []
     for path in sorted(options.models.glob("*.onnx")):
-        if options.model in {"", path.stem}:
+        if not options.model or path.stem in options.model.split(","):
             for figure in measure_model(read_subject(path, options), options):
                 figures.append(figure)
-                print(f"{figure.name} {figure.value:.4g} {figure.unit} {figure.detail}", file=sys.stderr)
+                print(f"{figure.name} {figure.value:.4g} {figure.unit} {figure.detail}", file=sys.stderr, flush=True)
+    figures += summed(figures)
     report("codec", figures, options.json)
+
+
+def summed(figures: Sequence[Figure]) -> Iterator[Figure]:
+    """Over all models: how many are so much below float32, and the largest share of coding on each link."""
+    factors = {figure.name.split(".")[-1]: figure.value for figure in figures if ".best_factor." in figure.name}
+    good = [name for name, factor in factors.items() if factor >= WORTH]
+    yield Figure("codec.best_factor.models", len(good), f"of {len(factors)}", f"{WORTH:g}x and more: {', '.join(good)}")
+    shares: dict[str, list[Figure]] = {}
+    for figure in figures:
+        if figure.name.endswith(".coding_share"):
+            shares.setdefault(figure.name.split(".")[-2], []).append(figure)
+    for link, some in shares.items():
+        worst = max(some, key=lambda figure: figure.value)
+        yield Figure(f"codec.coding_share.{link}", worst.value, "at most", worst.name.split(".")[0])
 
 
 def _options() -> ArgumentParser:
@@ -132,60 +87,12 @@ def _options() -> ArgumentParser:
     options.add_argument(
         "--measure", default="", metavar="M:F", help="what counts as the same answer, as for model add"
     )
-    options.add_argument("--model", default="", metavar="NAME", help="only the model of this file, without .onnx")
+    options.add_argument("--model", default="", metavar="NAME,NAME", help="only these files, without .onnx")
     options.add_argument("--cuts", default="", metavar="N,N", help="only these cuts (default: where the codec can win)")
     options.add_argument("--views", type=int, default=4, metavar="N", help="of each reported picture (default: 4)")
+    options.add_argument("--slowdown", type=float, default=10.0, metavar="X", help="of the device (default: 10)")
     options.add_argument("--limit", type=int, default=400, metavar="N", help="pictures in all (default: 400)")
     return options
-
-
-def read_subject(path: Path, options: Namespace) -> Subject:
-    """The model with its pictures."""
-    graph = load_graph(path)
-    height, width = graph.inputs[0].sizes[-2:]
-    pictures, labels = _arrays(options, (height, width)) or _photographs(options, (height, width))
-    whole = open_slice(extract(graph, 0, graph.steps), threads=1)
-    calibration = [view for picture in pictures[::2] for view in _views(picture, (height, width), 2)]
-    reported = [view for picture in pictures[1::2] for view in _views(picture, (height, width), options.views)]
-    repeated = [label for label in labels[1::2] for _ in range(options.views)]
-    measure = load_measure(options.measure) if options.measure else None
-    subject = Subject(graph, path.stem, calibration, reported, repeated, whole, [], measure)
-    subject.expected.extend(run_named(whole, subject.feed(pixels)) for pixels in subject.pictures)
-    return subject
-
-
-def _arrays(options: Namespace, size: tuple[int, int]) -> tuple[list[Array], list[int]] | None:
-    for path in sorted(options.images.rglob("*.npz")):
-        with np.load(path, allow_pickle=False) as stored:
-            pictures = stored["x"][: options.limit] if "x" in stored else np.empty(0)
-            if pictures.shape[1:] == (3, *size):
-                pictures = np.moveaxis(pictures, 1, -1)
-            if pictures.shape[1:] == (*size, 3):
-                return list(pictures.astype(np.uint8)), [int(label) for label in stored["y"][: options.limit]]
-    return None
-
-
-def _photographs(options: Namespace, size: tuple[int, int]) -> tuple[list[Array], list[int]]:
-    paths = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    paths = paths[: options.limit]
-    larger = (round(size[1] * MARGIN), round(size[0] * MARGIN))
-    pictures = [np.asarray(ImageOps.fit(Image.open(path).convert("RGB"), larger)) for path in paths]
-    if options.labels is None:
-        return pictures, []
-    with options.labels.open(encoding="utf-8") as lines:
-        known = {row["file"]: int(row["class_index"]) for row in csv.DictReader(lines)}
-    return pictures, [known[path.name] for path in paths]
-
-
-def _views(picture: Array, size: tuple[int, int], count: int) -> list[Array]:
-    """The middle, the same mirrored, then the corners."""
-    spare = picture.shape[0] - size[0], picture.shape[1] - size[1]
-    views = []
-    for down, right, mirrored in VIEWS[:count]:
-        top, left = round(spare[0] * down), round(spare[1] * right)
-        view = picture[top : top + size[0], left : left + size[1]]
-        views.append(view[:, ::-1] if mirrored else view)
-    return views
 
 
 # Ways to send ---------------------------------------------------------------------------------------------------------
@@ -206,22 +113,42 @@ def measure_model(subject: Subject, options: Namespace) -> Iterator[Figure]:
     begun = time.perf_counter()
     transforms = calibrate_cuts(graph, cuts, [subject.feed(pixels) for pixels in subject.calibration])
     yield Figure(f"{name}.calibration", time.perf_counter() - begun, "s", f"{len(cuts)} cuts, wall time")
-    timed = measure_cuts(graph, cuts, [subject.feed(pixels) for pixels in subject.pictures[:TIMED]],
-                    codecs=tuple(SHIFTS), transforms=transforms)  # fmt: skip
+    codecs = [codec for codec in CODECS if codec not in PICTURES]
+    timed = measure_cuts(graph, cuts, [subject.feed(pixels) for pixels in subject.pictures[:JUDGED]],
+                    codecs=codecs, transforms=transforms, judge=Judge(None, subject.measure))  # fmt: skip
+    known = []
     for here in walk(graph, cuts, [subject.feed(pixels) for pixels in subject.pictures]):
-        label = f"{name}.{here.cut.index}"
-        ways = send_tensors(subject, here, transforms)
-        raw = sum(tensor.nbytes for tensor in here.cut.tensors)
-        yield Figure(f"{label}.float32", raw, "B", f"head is {head_share(subject, here.cut):.0%} of the model's time")
-        for way, points in ways.items():
-            yield from shown(f"{label}.{way}", points)
-        yield from compared(label, ways | pictures)
-        yield from within_a_point(label, raw, ways, subject.accuracy(subject.expected))
+        coding = {size.codec: size for size in timed.sizes if size.cut == here.cut.index}
+        at = measure_cut(subject, here, transforms, coding, timed.whole_ms)
+        known.append(at)
+        yield from figures_of(subject, at, pictures)
         yield from coders_compared(subject, here.cut, transforms)
-        coding = [size for size in timed.sizes if size.cut == here.cut.index]
-        for size in coding:
-            yield Figure(f"{label}.{size.codec}.coding", size.encode_ms + size.decode_ms, "ms",
-                         f"encode {size.encode_ms:.2f}, decode {size.decode_ms:.2f}")  # fmt: skip
+    found = Measured(subject, timed.whole_ms, timed.answer_bytes, known, pictures)
+    yield from triples(found, options.slowdown)
+    yield from plans(found, options.slowdown)
+    yield best_factor(found)
+
+
+def measure_cut(
+    subject: Subject, here: Here, transforms: Mapping[str, Calibrated], coding: Mapping[str, CodedSize], whole_ms: float
+) -> AtCut:
+    """All ways to send at a cut."""
+    ways = send_tensors(subject, here, transforms)
+    float_bytes = sum(tensor.elements * FLOAT_BYTES for tensor in here.cut.tensors)
+    return AtCut(here.cut.index, float_bytes, head_share(subject, here.cut) * whole_ms, ways, coding)
+
+
+def figures_of(subject: Subject, at: AtCut, pictures: Mapping[str, Sequence[Point]]) -> Iterator[Figure]:
+    """Of a cut: every setting, comparisons, and times."""
+    label = f"{subject.name}.{at.index}"
+    yield Figure(f"{label}.float32", at.float_bytes, "B", f"the head takes {at.head_ms:.2f} ms")
+    for way, points in at.ways.items():
+        yield from shown(f"{label}.{way}", points)
+    yield from compared(label, {**at.ways, **pictures})
+    yield from within_a_point(subject, label, at)
+    for codec, size in at.coding.items():
+        yield Figure(f"{label}.{codec}.coding", size.encode_ms + size.decode_ms, "ms",
+                     f"encode {size.encode_ms:.2f}, decode {size.decode_ms:.2f}")  # fmt: skip
 
 
 def shown(label: str, points: Sequence[Point]) -> Iterator[Figure]:
@@ -236,22 +163,17 @@ def compared(label: str, ways: Mapping[str, Sequence[Point]]) -> Iterator[Figure
     for target in TARGETS:
         ours = bytes_at(ways["transform"], target)
         yield Figure(f"{label}.transform.at{target:g}", ours, "B")
-        for way in ("jalad", "dyno", "jpeg", "webp"):
+        for way in RIVALS:
             theirs = bytes_at(ways[way], target)
             yield Figure(f"{label}.against_{way}.at{target:g}", ours / theirs, "x", f"{ours:.0f} of {theirs:.0f} B")
 
 
-def within_a_point(
-    label: str, raw: int, ways: Mapping[str, Sequence[Point]], accuracy: float
-) -> Iterator[Figure]:  # fmt: skip
-    """How many times fewer bytes than float32 each way sends at one point of accuracy lost, at most; without labels at
-    one answer in a hundred that changes.
-    """
-    for way, points in ways.items():
-        good = [p for p in points if (p.agreement if np.isnan(accuracy) else 1 - accuracy + p.accuracy) >= 0.99 - 1e-9]
-        best = min(good, key=lambda point: point.size, default=None)
+def within_a_point(subject: Subject, label: str, at: AtCut) -> Iterator[Figure]:
+    """How many times fewer bytes than float32 each way sends at one point lost, at most."""
+    for way, points in at.ways.items():
+        best = min(subject.within_a_point(points), key=lambda point: point.size, default=None)
         if best:
-            yield Figure(f"{label}.{way}.within_a_point", raw / best.size, "x smaller", f"{best.setting}")
+            yield Figure(f"{label}.{way}.within_a_point", at.float_bytes / best.size, "x smaller", f"{best.setting}")
 
 
 def bytes_at(points: Sequence[Point], target: float) -> float:
@@ -282,12 +204,15 @@ def send_tensors(subject: Subject, here: Here, transforms: Mapping[str, Calibrat
     """The transform codec, JALAD and DynO at a cut. Tensors that are not float go as they are."""
     graph, ways = subject.graph, dict[str, list[Point]](transform=[], jalad=[], dyno=[])
     tail = open_slice(extract(graph, here.cut.index, graph.steps), threads=1)
+    real = {tensor.name for tensor in here.cut.tensors if not objection(tensor) or tensor.is_float}
+    rest = [{name: array for name, array in values.items() if name not in real} for values in here.values]
     for bits in BITS:
-        coded = [{name: quantise(array, bits) for name, array in values.items()} for values in here.values]
-        found = [answer | run_named(tail, {name: pair[1] for name, pair in one.items()})
-                 for one, answer in zip(coded, here.done, strict=True)]  # fmt: skip
+        coded = [{name: quantise(values[name], bits) for name in real} for values in here.values]
+        found = [answer | run_named(tail, {**others, **{name: pair[1] for name, pair in one.items()}})
+                 for one, others, answer in zip(coded, rest, here.done, strict=True)]  # fmt: skip
         for way, size in (("jalad", lambda codes: jalad_bytes(codes, bits)), ("dyno", dyno_bytes)):  # noqa: B023
-            sizes = [sum(size(codes) for codes, _ in one.values()) for one in coded]
+            sizes = [sum(size(codes) for codes, _ in one.values()) + sum(array.nbytes for array in others.values())
+                     for one, others in zip(coded, rest, strict=True)]  # fmt: skip
             ways[way].append(subject.point(f"{bits}bit", sizes, found))
     ways["transform"] = send_coefficients(subject, here, transforms)
     return ways

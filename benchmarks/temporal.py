@@ -29,8 +29,9 @@ import av
 import numpy as np
 from _codings import recode
 from _report import Figure, parser, report
-from codec import PREPARED, bytes_at
-from codec import Point as Rate
+from _subjects import Point as Rate
+from _subjects import prepare
+from codec import bytes_at
 from PIL import Image, ImageOps
 
 from splitbus_gateway.graph import Cut, ModelGraph, cut_at, extract, load_graph, open_slice, useful_cuts
@@ -127,10 +128,10 @@ def measure(options: Namespace) -> Iterator[Figure]:
     ]
     cuts = [cut_at(graph, int(cut)) for cut in options.cuts.split(",") if cut]
     cuts = cuts or [cut for cut in promising(useful_cuts(graph, ratio=8.0).cuts) if cut.index][-3:]
-    transforms = calibrate_cuts(graph, cuts, [_feed(graph, options.model, view) for view in photographs[::2]])
+    transforms = calibrate_cuts(graph, cuts, [prepare(graph, options.model, view) for view in photographs[::2]])
     whole = open_slice(extract(graph, 0, graph.steps), threads=1)
     for scene in scenes(options, size):
-        feeds = [_feed(graph, options.model, frame) for frame in scene.frames]
+        feeds = [prepare(graph, options.model, frame) for frame in scene.frames]
         expected = [run_named(whole, feed) for feed in feeds[::CHECKED]]
         share = f"{len(scene.frames)} frames, {scene.empty.mean():.0%} of them empty"
         yield Figure(f"{scene.name}.frames", len(scene.frames), "", share)
@@ -144,14 +145,8 @@ def measure(options: Namespace) -> Iterator[Figure]:
             yield from compared(f"{scene.name}.{cut.index}", scene, ways, pictures)
 
 
-def _feed(graph: ModelGraph, model: str, pixels: Array) -> dict[str, Array]:
-    mean, divisor, bgr = next((how for key, how in PREPARED.items() if model.startswith(key)), (0.0, 255.0, False))
-    values = ((pixels[..., ::-1] if bgr else pixels).astype(np.float32) - mean) / divisor
-    return {graph.inputs[0].name: np.ascontiguousarray(np.moveaxis(values, -1, 0)[None], np.float32)}
-
-
 def _answer(whole: Session, graph: ModelGraph, model: str, frame: Array) -> dict[str, Array]:
-    return run_named(whole, _feed(graph, model, frame))
+    return run_named(whole, prepare(graph, model, frame))
 
 
 # Scenes ---------------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def add(
 ) -> None:
     """Register a model and print what came of it. Raises ModelError, ConfigError."""
     with progress_bar() as progress:
-        task = progress.add_task("measuring coded sizes at every cut", total=None)
+        task = progress.add_task("reading the model", total=None)
         registry.add(
             name,
             path,
@@ -116,7 +116,7 @@ def add(
             labels=judge.labels,
             measure=judge.measure,
             replace=replace,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
         )
     record = registry.get(name)
     if as_json:

@@ -66,12 +66,12 @@ def _measured(registry: Registry, path: Path, samples: Path | None) -> ModelReco
     for record in kept[: max(0, len(kept) + 1 - MAX_KEPT)]:
         registry.remove(record.name)
     with progress_bar() as progress:
-        task = progress.add_task(f"measuring coded sizes of {path.name}", total=None)
+        task = progress.add_task(f"reading {path.name}", total=None)
         registry.add(
             name,
             path,
             samples,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
         )
     return registry.get(name)
 

@@ -134,10 +134,10 @@ def _register(path: Path, home: Path, console: Console) -> Path:
     registry = Registry(state_dir)
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                   console=console, transient=True) as progress:  # fmt: skip
-        task = progress.add_task("measuring coded sizes at every cut", total=None)
+        task = progress.add_task("reading the model", total=None)
 
-        def step(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+        def step(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
 
         registry.add(MODEL_NAME, path, samples=samples, progress=step, replace=True)
     return state_dir

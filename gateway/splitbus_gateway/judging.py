@@ -47,6 +47,17 @@ class Judge:
         best = [int(answer[name][0].argmax()) for answer in answers]
         return float(np.mean([found == right for found, right in zip(best, self.labels, strict=True)]))
 
+    def check(self, answers: Answers) -> None:
+        """Raises ModelError for a measure by which an answer is not as good as itself: no codec could keep it."""
+        if self.measure is None:
+            return
+        lost = sum(not self.measure.holds(answer, answer) for answer in answers)
+        if lost:
+            raise ModelError(
+                f"by the measure {self.measure.name} the un-split model's own answer is not the same as itself on "
+                f"{lost} of {len(answers)} samples: correct it (outputs may need decoding before they are boxes)"
+            )
+
     def judge(self, expected: Answers, found: Answers, outputs: Sequence[str]) -> Verdict:
         """What answers keep that were `found` behind a codec, in these outputs."""
         errors = [relative_error(a[n], f[n]) for a, f in zip(expected, found, strict=True) for n in outputs]

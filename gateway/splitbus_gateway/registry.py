@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Final, TypeAlias
@@ -27,9 +28,10 @@ from splitbus_gateway.inputs import Inputs, Offer
 from splitbus_gateway.leak import rebuild_pictures
 from splitbus_gateway.measures import Measure
 from splitbus_gateway.model_files import ModelFiles
+from splitbus_gateway.phases import CALIBRATING, MEASURING, REBUILDING, Telling, untold
 from splitbus_gateway.records import CutRecord, ImageRecord, ModelRecord, Outdated, RebuiltRecord, read_record
 from splitbus_gateway.samples import Given, sample_shapes
-from splitbus_gateway.sizes import Measured, Progress, silent
+from splitbus_gateway.sizes import Measured, Progress
 from splitbus_gateway.sizes import measure as measure_cuts
 from splitbus_gateway.transform import Calibrated
 from splitbus_gateway.transform.archive import ARCHIVE, read_archive, write_archive
@@ -150,7 +152,7 @@ class Registry:
         labels: Path | None = None,
         measure: Measure | None = None,
         replace: bool = False,
-        progress: Progress = silent,
+        progress: Telling = untold,
     ) -> ModelCard:
         """Register the model in a file: copy, cut and measure it. The same model and samples are not measured again.
 
@@ -253,13 +255,14 @@ class Registry:
             )
         return record
 
-    def _record(self, added: _Added, graph: ModelGraph, inputs: Inputs, progress: Progress) -> ModelRecord:
+    def _record(self, added: _Added, graph: ModelGraph, inputs: Inputs, progress: Telling) -> ModelRecord:
         useful = useful_cuts(graph, ratio=self._ratio * _narrowness(graph))
         start = cut_at(graph, 0)
         cuts = (start, *useful.cuts) if start.legal else ()
-        transforms = calibrate_cuts(graph, cuts, inputs.calibration, progress=progress) if inputs.calibration else {}
-        measured = _measure(graph, cuts, inputs, transforms, progress, made_up=added.samples is None)
-        rebuilt = RebuiltRecord.of(rebuild_pictures(graph, cuts, inputs.given, progress=progress))
+        calibrating, measuring, rebuilding = (partial(progress, name) for name in (CALIBRATING, MEASURING, REBUILDING))
+        transforms = calibrate_cuts(graph, cuts, inputs.calibration, progress=calibrating) if inputs.calibration else {}
+        measured = _measure(graph, cuts, inputs, transforms, measuring, made_up=added.samples is None)
+        rebuilt = RebuiltRecord.of(rebuild_pictures(graph, cuts, inputs.given, progress=rebuilding))
         self._files.note(graph.sha256, ARCHIVE, write_archive(transforms) if transforms else b"")
         *memory, whole_memory = memory_bytes(graph, [*(cut.index for cut in cuts), graph.steps])
         card = ModelCard(

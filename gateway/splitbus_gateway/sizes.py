@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -19,7 +21,7 @@ from splitbus_gateway.judging import BY_ANSWERS, Judge, Verdict
 from splitbus_gateway.records import CodedSize
 from splitbus_gateway.samples import Feed
 from splitbus_gateway.transform import Calibrated
-from splitbus_gateway.walk import Here, run_each, run_named, walk
+from splitbus_gateway.walk import WORKERS, Here, run_each, run_named, walk
 from splitbus_runtime.engine import Array, open_session
 from splitbus_schemas import packet
 from splitbus_schemas.codecs import CODECS, TRANSFORM, Codec
@@ -29,6 +31,9 @@ from splitbus_schemas.pictures import is_picture
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Cuts done, and cuts in all."""
+
+TIMED: Final = 12
+"""Samples that cross a cut one after the other, with the machine to themselves: times are theirs."""
 
 NONE_CALIBRATED: Final[Mapping[str, Calibrated]] = MappingProxyType({})
 
@@ -75,6 +80,7 @@ def measure(
     """Measure every codec at every cut that it is for. Raises ModelError when the model does not run on the samples."""
     progress(0, len(cuts))
     answers, whole_ms = _run_whole(graph, samples)
+    judge.check(answers)
     sizes: list[CodedSize] = []
     for done, here in enumerate(walk(graph, cuts, samples), start=1):
         sizes += _measure_cut(graph, here, answers, codecs, transforms, judge)
@@ -136,7 +142,7 @@ def _measure_cut(
 
 @dataclass(frozen=True)
 class _Crossed:
-    """One codec at one cut, an entry for each sample."""
+    """One codec at one cut, an entry for each sample; the first TIMED give the times."""
 
     sizes: list[int]
     encode_s: list[float]
@@ -144,23 +150,42 @@ class _Crossed:
     decoded: list[dict[str, Array]]
 
 
+@dataclass(frozen=True)
+class _Crossing:
+    """One sample's."""
+
+    size: int
+    encode_s: float
+    decode_s: float
+    decoded: dict[str, Array]
+
+
 def _cross(here: Here, codec: Codec, ends: Ends) -> _Crossed:
-    """Encode and decode the tensors of every sample, once more for the first, which pays for memory."""
+    """Encode and decode the tensors of every sample: a few alone, for times, once more for the first, which pays for
+    memory; then the others, several at once.
+    """
+    cross = partial(_cross_one, codec, ends)
+    cross(here.values[0], here.done[0])
+    alone = [cross(*pair) for pair in zip(here.values[:TIMED], here.done[:TIMED], strict=True)]
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="cross") as pool:
+        every = [*alone, *pool.map(cross, here.values[TIMED:], here.done[TIMED:])]
+    return _Crossed(
+        [one.size for one in every],
+        [one.encode_s for one in alone],
+        [one.decode_s for one in alone],
+        [one.decoded for one in every],
+    )
+
+
+def _cross_one(codec: Codec, ends: Ends, values: Mapping[str, Array], done: Mapping[str, Array]) -> _Crossing:
     plain, head, tail = ends.of(codec.nodes or "raw")
-    crossed = _Crossed([], [], [], [])
-    for values, done in zip([here.values[0], *here.values], [here.done[0], *here.done], strict=True):
-        started = time.perf_counter()
-        sent = {name: values[name] for name in plain} | (run_named(head, values) if head else {})
-        data = packet.encode(_job(sent, done, codec.coding, ends.coders))
-        between = time.perf_counter()
-        came = _arrays(packet.decode(data), ends.coders)
-        decoded = {name: came[name] for name in plain} | (run_named(tail, came) if tail else {})
-        ended = time.perf_counter()
-        crossed.sizes.append(len(data))
-        crossed.encode_s.append(between - started)
-        crossed.decode_s.append(ended - between)
-        crossed.decoded.append(decoded)
-    return _Crossed(crossed.sizes[1:], crossed.encode_s[1:], crossed.decode_s[1:], crossed.decoded[1:])
+    started = time.perf_counter()
+    sent = {name: values[name] for name in plain} | (run_named(head, values) if head else {})
+    data = packet.encode(_job(sent, done, codec.coding, ends.coders))
+    between = time.perf_counter()
+    came = _arrays(packet.decode(data), ends.coders)
+    decoded = {name: came[name] for name in plain} | (run_named(tail, came) if tail else {})
+    return _Crossing(len(data), between - started, time.perf_counter() - between, decoded)
 
 
 def _job(values: Mapping[str, Array], done: Mapping[str, Array], coding: str, coders: Mapping[str, Coder]) -> Job:

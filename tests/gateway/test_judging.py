@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort  # noqa: TID251 - the reference
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import ModelProto
 from tests.gateway.test_transformed import network, pictures
 from tests.models import constant, conv, conv_weights, model, node, save, value
@@ -98,6 +100,60 @@ def test_the_example_compares_boxes() -> None:
     assert not same(one, boxes((0, 0, 10, 10), (20, 0, 30, 10)))
     assert same(boxes(score=0.1), boxes((3, 3, 9, 9), score=0.5)), "nothing confident in either"
     assert not same(boxes(), one)
+
+
+def test_boxes_of_no_area_are_none_and_a_little_less_sure_is_the_same() -> None:
+    same = load_measure(f"{EXAMPLE}:same_boxes").holds
+    inverted, one = boxes((9, 9, 1, 1)), boxes((0, 0, 10, 10), score=0.71)
+    assert same(inverted, boxes()), "raw offsets of a detector often look like that"
+    assert same(one, boxes((0, 0, 10, 10), score=0.6)), "0.71 and 0.6 are one thing"
+    assert not same(one, boxes((0, 0, 10, 10), score=0.4))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_every_measure_of_the_example_finds_an_answer_the_same_as_itself(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    raw = {"boxes": rng.normal(0, 3, (1, 4420, 4)).astype(np.float32)}
+    raw["scores"] = rng.random((1, 4420, 2), np.float32) ** 50
+    maps = np.concatenate([rng.random((1, 1, 6, 5)), rng.normal(0, 2, (1, 4, 6, 5)), rng.random((1, 7, 6, 5))], axis=1)
+    for name, answer in (("same_boxes", raw), ("same_faces", raw), ("same_objects", {"758": maps.astype(np.float32)})):
+        assert load_measure(f"{EXAMPLE}:{name}").holds(answer, answer)
+
+
+def test_faces_are_decoded_from_their_grid() -> None:
+    """A face of 64 x 64 pixels in the middle of the picture, by the place of the second map that stands there."""
+    same = load_measure(f"{EXAMPLE}:same_faces").holds
+    index = 3600 + 600 + (3 * 10 + 5) * 2  # its centre is at 176 x 112
+    offsets, scores = np.zeros((1, 4420, 4), np.float32), np.zeros((1, 4420, 2), np.float32)
+    scores[0, index, 1] = 0.9
+    offsets[0, index, 0] = -10 * 16 / 64
+    one = {"boxes": offsets, "scores": scores}
+    neighbour, beyond = np.zeros_like(scores), np.zeros_like(scores)
+    neighbour[0, index - 2, 1] = beyond[0, index - 6, 1] = 0.9  # 32 and 96 pixels to the left of where it stands
+    assert same(one, {"boxes": np.roll(offsets, -2, axis=1) * -1, "scores": neighbour}), "at 144 + 16 pixels"
+    assert not same(one, {"boxes": np.zeros_like(offsets), "scores": beyond})
+
+
+def test_objects_have_a_class() -> None:
+    same = load_measure(f"{EXAMPLE}:same_objects").holds
+    maps = np.zeros((1, 8, 4, 4), np.float32)
+    maps[0, [0, 6], 1, 2] = 0.9
+    other = maps.copy()
+    other[0, [5, 6], 1, 2] = 0.9, 0.0
+    moved = np.roll(maps, 2, axis=3)
+    moved[0, 3:5], far = -3.0, maps.copy()  # boxes small enough not to meet
+    far[0, 3:5] = -3.0
+    assert same({"758": maps}, {"758": maps * np.float32(0.95)})
+    assert not same({"758": maps}, {"758": other}), "another class"
+    assert not same({"758": far}, {"758": moved}), "another place"
+
+
+def test_a_measure_by_which_nothing_is_the_same_ends_the_adding(tmp_path: Path) -> None:
+    path, registry = save(network(), tmp_path), Registry(tmp_path / "state", max_input_ratio=4.0, samples=8)
+    never = Measure("never", lambda _a, _b: False)
+    with pytest.raises(ModelError, match=r"by the measure never .* is not the same as itself on 16 of 16"):
+        registry.add("net", path, calibrate=pictures(COUNT), measure=never)
+    assert registry.list() == ()
 
 
 def raise_it(*_: object) -> bool:

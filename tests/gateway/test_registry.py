@@ -95,7 +95,7 @@ def test_weights_that_do_not_lie_in_the_file_as_bytes_are_not_evicted(tmp_path: 
 
 
 def test_the_same_model_and_samples_are_not_measured_again(registry: Registry, chain: Path) -> None:
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[str, int, int]] = []
 
     def add(samples: Sequence[NDArray[np.float32]] | None) -> int:
         steps.clear()

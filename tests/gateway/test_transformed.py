@@ -281,8 +281,18 @@ def cuts(sizes: Sequence[int]) -> list[Cut]:
     ]
 
 
+def test_a_token_more_and_a_few_sizes_make_no_other_cut() -> None:
+    """As exported transformers have it: integers that are shapes cross with the tokens, and one token is added."""
+    shape = TensorSpec("shape", "int64", (4,), (4,))
+    plain = [cuts([64 * 256])[0], *cuts([64 * 256] + [64 * 257] * 8)[1:]]
+    whole = [Cut(cut.index, (*cut.tensors, shape), (), "", "") if cut.index % 2 else cut for cut in plain]
+    assert [cut.index for cut in promising(whole)] == [0, 1, 3, 5, 7, 8]
+
+
 def test_cuts_that_carry_more_than_an_earlier_one_behind_the_input_are_left_out() -> None:
     assert [cut.index for cut in promising(cuts([1024, 8192, 2048, 2048, 4096, 1024, 512]))] == [0, 1, 2, 3, 5]
-    assert [cut.index for cut in promising(cuts([1024] + [4096] * 19 + [2048] * 3))] == [0, 1, 19, 20, 22]
+    assert [cut.index for cut in promising(cuts([1024] + [4096] * 19 + [2048] * 3))] == [
+        0, 1, 7, 13, 19, 20, 22,
+    ], "one in each quarter of those that carry as many"  # fmt: skip
     many = promising(cuts([1024, *range(64 * 99, 64 * 40, -64)]))
     assert len(many) == MAX_CUTS

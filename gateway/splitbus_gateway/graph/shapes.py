@@ -9,6 +9,7 @@ from typing import Any
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, shape_inference
 
 from splitbus_gateway.graph.feeds import ones_feed
+from splitbus_gateway.graph.settled import settled
 from splitbus_gateway.graph.tensors import WIRE_DTYPES, Dim, TensorSpec
 from splitbus_gateway.graph.weights import Weight
 from splitbus_runtime.engine import Array, open_session
@@ -76,7 +77,7 @@ def tensor_types(
         found = _run(proto, missing, inputs, weights, feed)
         specs.update(found.specs)
         odd.update(found.odd)
-    return Types(specs, odd)
+    return Types(settled(proto, specs, list(inputs.specs.values()), weights), odd)
 
 
 def _bindings(values: Iterable[ValueInfoProto], shapes: Shapes, what: str) -> dict[Dim, int]:

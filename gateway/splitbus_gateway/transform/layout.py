@@ -62,7 +62,7 @@ def find_layout(values: Array) -> Layout:
     alike = {axis: _likeness(values, axis) for axis in range(1, values.ndim)}
     channel = min(candidates, key=lambda axis: (values.shape[axis] > MAX_CHANNELS, alike[axis]))
     space = tuple(axis for axis in range(1, values.ndim) if axis != channel)
-    return Layout(channel, space, tuple(alike[axis] > _SMOOTH for axis in space))
+    return Layout(channel, space, tuple(alike[axis] > _SMOOTH and values.shape[axis] <= MAX_LENGTH for axis in space))
 
 
 def _likeness(values: Array, axis: int) -> float:

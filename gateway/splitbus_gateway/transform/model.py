@@ -11,7 +11,7 @@ import numpy as np
 from splitbus_gateway.graph import Cut, ModelGraph, extract, open_slice
 from splitbus_gateway.samples import Feed
 from splitbus_gateway.transform.calibrate import MIN_SAMPLES, Calibrated, calibrate, probe_rows
-from splitbus_gateway.transform.layout import find_layout, objection
+from splitbus_gateway.transform.layout import MIN_ELEMENTS, find_layout, objection
 from splitbus_gateway.transform.sensitivity import Answer
 from splitbus_gateway.walk import Here, run_each, walk
 from splitbus_runtime.engine import Array
@@ -20,6 +20,9 @@ from splitbus_schemas.errors import ModelError
 log = logging.getLogger(__name__)
 
 MAX_CUTS: Final = 16
+
+_ALIKE: Final = 0.02  # a token more or less among hundreds makes no other cut
+_PARTS: Final = 4
 
 RUNS: Final = 1024
 """Of a model's tail, to learn how strongly its answer reacts to each channel of a tensor: a second or two a cut."""
@@ -60,20 +63,38 @@ def calibrate_cuts(
 def promising(cuts: Sequence[Cut], limit: int = MAX_CUTS) -> list[Cut]:
     """The cuts that carry fewer values than any before them, but for the input, whose values are other ones.
 
-    A later cut that carries more only costs. Of those that carry as few, the last is kept as well: its values differ
-    most from the first one's, and the planner may weigh them. Of too many, those that carry less are kept.
+    A later cut that carries more only costs. Of those that carry about as few, the last is kept as well, for its values
+    differ most from the first one's, and one in each quarter of the model: the planner may weigh them. Of too many,
+    those that carry less are kept.
     """
-    less: list[Cut] = []
-    equal: dict[float, Cut] = {}
-    best = float("inf")
+    runs: list[list[Cut]] = []
+    best = begun = float("inf")
     for cut in cuts:
-        size = sum(tensor.elements for tensor in cut.tensors)
-        if size < best and any(not objection(tensor) for tensor in cut.tensors):
-            less.append(cut)
-        elif size == best and any(not objection(tensor) for tensor in cut.tensors):
-            equal[size] = cut
+        size = _values(cut)
+        if any(not objection(tensor) for tensor in cut.tensors):
+            if size < best and size < begun * (1 - _ALIKE):
+                runs.append([cut])
+                begun = size if cut.index else begun
+            elif size <= best * (1 + _ALIKE) and runs and runs[-1][0].index:
+                runs[-1].append(cut)
         best = min(best, size) if cut.index else best
-    return sorted([*less, *equal.values()][:limit], key=lambda cut: cut.index)
+    between = cuts[-1].index / _PARTS if cuts else 0.0
+    less, alike = [run[0] for run in runs], [cut for run in runs for cut in _spread(run, between)]
+    return sorted([*less, *alike][:limit], key=lambda cut: cut.index)
+
+
+def _values(cut: Cut) -> int:
+    """What crosses; without the few of shapes and the like."""
+    return sum(tensor.elements for tensor in cut.tensors if tensor.elements >= MIN_ELEMENTS)
+
+
+def _spread(run: Sequence[Cut], between: float) -> list[Cut]:
+    """The last of those that carry as many, and of the others those so far apart; never the first."""
+    kept = [run[0]]
+    for cut in run[1:-1]:
+        if cut.index - kept[-1].index >= between:
+            kept.append(cut)
+    return [*kept[1:], *run[1:][-1:]]
 
 
 def _calibrate(graph: ModelGraph, here: Here, name: str) -> Calibrated:

@@ -12,7 +12,7 @@ from splitbus_gateway.graph.tensors import TensorSpec
 from splitbus_gateway.transform import MIN_SAMPLES, SETTINGS, calibrate, objection, rebuilt
 from splitbus_gateway.transform.basis import MAX_BLOCK, block_sizes, dct_matrix, frequencies, weighted_klt
 from splitbus_gateway.transform.calibrate import probe_rows
-from splitbus_gateway.transform.layout import find_layout
+from splitbus_gateway.transform.layout import MAX_LENGTH, find_layout
 from splitbus_gateway.transform.quantise import analyse
 from splitbus_gateway.transform.sensitivity import channel_weight
 from splitbus_runtime.engine import Array
@@ -80,6 +80,15 @@ def test_the_channels_are_found_on_either_side(kind: str) -> None:
 def test_what_does_not_fit_says_why(tensor: TensorSpec, why: str) -> None:
     assert why in objection(tensor)
     assert bool(why) == bool(objection(tensor))
+
+
+@pytest.mark.parametrize(("length", "smooth"), [(MAX_LENGTH, True), (3600, False)])
+def test_an_axis_too_long_for_a_matrix_is_not_transformed(length: int, smooth: bool) -> None:
+    """Detectors have thousands of boxes side by side, four figures each: a matrix for them would take 52 MB."""
+    rng = np.random.default_rng(0)
+    waves = np.cumsum(rng.normal(size=(MIN_SAMPLES, length, 4)), axis=1) * [1, -3, 5, -7]
+    layout = find_layout(waves.astype(np.float32))
+    assert (layout.channel, layout.smooth) == (2, (smooth,))
 
 
 def test_the_answers_reaction_is_found_channel_by_channel() -> None:
