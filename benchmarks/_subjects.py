@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from _twice import Frames, margin
 from PIL import Image, ImageOps
 
 from splitbus_gateway.graph import ModelGraph, extract, load_graph, open_slice
@@ -55,6 +56,8 @@ class Point:
     size: float
     agreement: float
     accuracy: float
+    frames: Frames | None = None
+    """What it comes of, one by one."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class Subject:
         """How good a setting is that sent so many bytes and led to these answers."""
         holds = self.measure.holds if self.measure else _same
         same = [holds(*pair) for pair in zip(self.expected, found, strict=True)]
-        return Point(setting, float(np.mean(sizes)), float(np.mean(same)), self.accuracy(found))
+        frames = Frames(np.array(sizes), np.array(same), np.array([margin(answer) for answer in found]))
+        return Point(setting, float(np.mean(sizes)), float(np.mean(same)), self.accuracy(found), frames)
 
     def accuracy(self, found: Answers) -> float:
         """The share of right answers; not a number without labels."""

@@ -27,6 +27,7 @@ from _plans import plans
 from _report import Figure, parser, report
 from _subjects import Point, Subject, read_subject
 from _triples import WORTH, AtCut, Measured, best_factor, triples
+from _twice import SHARE, twice
 
 from splitbus_gateway.graph import Cut, cut_at, extract, open_slice, useful_cuts
 from splitbus_gateway.judging import Judge
@@ -145,6 +146,7 @@ def figures_of(subject: Subject, at: AtCut, pictures: Mapping[str, Sequence[Poin
     for way, points in at.ways.items():
         yield from shown(f"{label}.{way}", points)
     yield from compared(label, {**at.ways, **pictures})
+    yield from asked_twice(label, at.ways)
     yield from within_a_point(subject, label, at)
     for codec, size in at.coding.items():
         yield Figure(f"{label}.{codec}.coding", size.encode_ms + size.decode_ms, "ms",
@@ -166,6 +168,21 @@ def compared(label: str, ways: Mapping[str, Sequence[Point]]) -> Iterator[Figure
         for way in RIVALS:
             theirs = bytes_at(ways[way], target)
             yield Figure(f"{label}.against_{way}.at{target:g}", ours / theirs, "x", f"{ours:.0f} of {theirs:.0f} B")
+
+
+def asked_twice(label: str, ways: Mapping[str, Sequence[Point]]) -> Iterator[Figure]:
+    """The same, were the frames with the smallest margins sent again at a finer setting, under every way."""
+    curves = {}
+    for way, points in ways.items():
+        finest_first = sorted((point for point in points if point.frames), key=lambda point: -point.size)
+        found = twice([point.frames for point in finest_first if point.frames])
+        curves[way] = [Point(way, size, agreement, float("nan")) for size, agreement in found]
+    for target in TARGETS if all(curves.values()) else ():
+        sizes = {way: bytes_at(points, target) for way, points in curves.items()}
+        told = ", ".join(f"{way} {size:.0f}" for way, size in sizes.items())
+        ours = sizes["transform"]
+        detail = f"of jalad asked as often; {told} B, {SHARE:.0%} of the frames sent again"
+        yield Figure(f"{label}.twice.at{target:g}", ours / sizes["jalad"], "x", detail)
 
 
 def within_a_point(subject: Subject, label: str, at: AtCut) -> Iterator[Figure]:

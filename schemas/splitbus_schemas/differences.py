@@ -51,16 +51,18 @@ from splitbus_schemas.entropy import (
 from splitbus_schemas.entropy_tables import ID_BYTES, MAX_LIMIT
 from splitbus_schemas.errors import DecodeError, MissingReferenceError
 from splitbus_schemas.references import NAME_BYTES, NO_NAME, Held, Reference
+from splitbus_schemas.rounding import whole_steps
 
 DIFFERENCE_VERSION: Final = 2
 
 SLACK: Final = 0.6
-"""Steps by which a value may lie off its integer before it is told. A half is rounding afresh; 0.6 sends 0.66 to 0.9
+"""Steps by which a value may lie off its integer before it is told. A half rounds afresh; 0.6 sends 0.66 to 0.9
 times the bytes of that, 0.75 0.5 to 0.8 times, but at coarse steps answers agree less often then."""
 
 STILL_SLACK: Final = 0.75
 """For scenes that hardly move."""
 
+_AFRESH: Final = 0.5
 _MAGIC: Final = 0x54
 _PREFIX: Final = struct.Struct(f"<BBBb{ID_BYTES}s{NAME_BYTES}sI")
 _NOTHING: Final = 0
@@ -98,10 +100,10 @@ def settle(
     scaled = values.astype(np.float32).reshape(len(values), -1) * np.float32(1 / step_of(shift))
     if not np.abs(scaled).max() < MAX_MAGNITUDE:  # also where it is not a number
         return None
-    steps: Ints = np.rint(scaled).astype(np.int16)
+    steps: Ints = whole_steps(scaled, coder.reaches(shift))
     left_out = coder.layout(shift, all_sent=False).left_out
     found = Reference(steps, shift, coder.tables.id)
-    if held is not None and held.suits(found):
+    if held is not None and slack > _AFRESH and held.suits(found):
         near = np.abs(scaled - held.steps) <= slack
         steps[near] = held.steps[near]
     if left_out.size and np.abs(scaled[:, left_out]).max() < LEFT_OUT:

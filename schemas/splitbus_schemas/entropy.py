@@ -18,14 +18,15 @@ A frame, little-endian:
 
 The symbols stand in the order of their tables, in C order within a table, all samples of a coefficient together.
 Coefficients below table 0 are not there, and decode to zero; where all are sent, they belong to table 0. A symbol is
-the coefficient over the step, rounded, and cut off at plus or minus its limit: the table's under method 2, 127 under
-method 1. One at its limit takes the next escape, which is 0 when the coefficient just reaches it.
+the coefficient over the step, rounded by its sender to one of the two integers beside it (see rounding), and cut off at
+plus or minus its limit: the table's under method 2, 127 under method 1. One at its limit takes the next escape, which
+is 0 when the coefficient just reaches it.
 
 Method 1: one signed byte a symbol, compressed by zstd. Method 2: the 32-bit words of `constriction`'s range coder
 (queue.RangeEncoder), each symbol plus its limit under Categorical(frequencies of -L to L as float32, perfect=False).
 
-The bound: what decodes differs by half a step at most, and by LEFT_OUT steps where a coefficient was not sent, beside
-what float32 rounds.
+The bound: what decodes differs by MOST_OFF steps at most (by half a step where every magnitude is as likely), and by
+LEFT_OUT steps where a coefficient was not sent, beside what float32 rounds.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from math import prod
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -43,6 +44,7 @@ from numpy.typing import NDArray
 from splitbus_schemas.entropy_tables import ID_BYTES, LEVELS_PER_OCTAVE, MAX_LIMIT, TOTAL, Tables, read_tables
 from splitbus_schemas.errors import DecodeError, VersionError
 from splitbus_schemas.limits import MAX_TENSOR_BYTES
+from splitbus_schemas.rounding import reaches, whole_steps
 from splitbus_schemas.zstd import compress, decompress
 
 FRAME_VERSION: Final = 1
@@ -92,6 +94,7 @@ class Coder:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.layout = lru_cache(maxsize=_LAYOUTS)(self._arrange)
+        self.reaches = lru_cache(maxsize=_LAYOUTS)(partial(reaches, tables))
 
     def encode(self, values: NDArray[Any], shift: int, method: str = "range") -> bytes | None:
         """The frame of coefficients of shape (batch, *tables.shape), in any float type.
@@ -107,7 +110,7 @@ class Coder:
         layout, flag = self.layout(shift, all_sent=False), 0
         if layout.left_out.size and np.abs(scaled[:, layout.left_out]).max() >= LEFT_OUT:
             layout, flag = self.layout(shift, all_sent=True), _ALL
-        symbols: Ints = np.rint(scaled[:, layout.order].T).astype(np.int16).ravel()
+        symbols: Ints = whole_steps(scaled, self.reaches(shift))[:, layout.order].T.ravel()
         number = METHODS[method] if symbols.any() else _NOTHING
         escapes, body = b"", b""
         if number:

@@ -21,6 +21,7 @@ from splitbus_schemas.entropy_tables import TOTAL, make_tables, read_tables
 from splitbus_schemas.errors import DecodeError, VersionError
 from splitbus_schemas.packet import pack_tensor, unpack_tensor
 from splitbus_schemas.packet_types import Tensor
+from splitbus_schemas.rounding import MOST_OFF
 
 HEAD = 16
 
@@ -52,7 +53,7 @@ def test_what_is_decoded_lies_within_the_bound(method: str, seed: int, batch: in
     found = CODER.decode(frame, values.shape)
     assert found.dtype == np.float32
     everything = bool(frame[2] & 128)
-    bound = np.where(sent(shift) | everything, 0.5, LEFT_OUT) * step
+    bound = np.where(sent(shift) | everything, MOST_OFF, LEFT_OUT) * step
     assert (np.abs(found - values) <= bound + 1e-6 * np.abs(values)).all()  # float32's own rounding
     again = CODER.encode(found, shift, method)
     assert again is not None
@@ -75,7 +76,7 @@ def test_a_large_coefficient_that_calibration_never_saw_is_not_lost() -> None:
     values = np.zeros((1, *SHAPE), np.float32)
     values[0][~sent(8)] = 40 * step_of(8)
     found = CODER.decode(coded(values, 8), values.shape)
-    np.testing.assert_allclose(found, values, atol=step_of(8) / 2)
+    np.testing.assert_allclose(found, values, atol=MOST_OFF * step_of(8))
 
 
 def test_nothing_costs_a_header() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 
 from splitbus_gateway.transform.basis import weighted_klt
 from splitbus_gateway.transform.layout import find_layout
-from splitbus_gateway.transform.quantise import SETTINGS, Transform, analyse, rounded, synthesise
+from splitbus_gateway.transform.quantise import SETTINGS, Transform, analyse, synthesise
 from splitbus_gateway.transform.sensitivity import Answer, band_weight, channel_weight, like
 from splitbus_gateway.transform.statistics import fit_tables
 from splitbus_runtime.engine import Array
-from splitbus_schemas.entropy import step_of
+from splitbus_schemas.entropy import Coder, step_of
 from splitbus_schemas.entropy_tables import Tables
 from splitbus_schemas.errors import ModelError
 
@@ -69,9 +69,16 @@ def find_transform(values: Array, answer: Answer, *, probes: int = PROBES) -> Tr
     return replace(transform, forward=transform.forward[kept], inverse=transform.inverse[:, kept])
 
 
-def rebuilt(values: Array, transform: Transform, shift: int) -> Array:
-    """What arrives of a tensor under a setting, in its own type; the reference for slices."""
-    return like(synthesise(rounded(analyse(values, transform), shift), transform), values)
+def rebuilt(values: Array, found: Calibrated, shift: int) -> Array:
+    """What arrives of a tensor under a setting, in its own type; the reference for slices.
+
+    Raises ValueError for values that are not coded but sent as they are.
+    """
+    coder, coefficients = Coder(found.tables), analyse(values, found.transform)
+    frame = coder.encode(coefficients, shift)
+    if frame is None:
+        raise ValueError("values lie too many steps off, or are not finite: they are sent as they are")
+    return like(synthesise(coder.decode(frame, coefficients.shape), found.transform), values)
 
 
 def _unit(values: Array, transform: Transform) -> Transform:

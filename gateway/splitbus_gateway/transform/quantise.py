@@ -11,7 +11,6 @@ from splitbus_gateway.transform.basis import dct_matrix
 from splitbus_gateway.transform.layout import Layout
 from splitbus_runtime.engine import Array
 from splitbus_schemas.codecs import SHIFTS
-from splitbus_schemas.entropy import step_of
 
 SETTINGS = tuple(SHIFTS.values())
 """Strengths, safest first: the step in quarter octaves, 1 being the root mean square of all coefficients."""
@@ -61,15 +60,6 @@ def synthesise(coefficients: Array, transform: Transform) -> Array:
             found = _along(matrix.T, found, axis)
     found = _mix(transform.inverse, found) + _column(transform.mean, found.ndim)
     return found.transpose(transform.layout.inverse).astype(np.float32)
-
-
-def rounded(coefficients: Array, shift: int) -> Array:
-    """The nearest multiples of the step, float32.
-
-    No dead zone: a wider zero bin shrinks the activations' energy, which costs answers far more than it saves bytes.
-    """
-    step = np.float32(step_of(shift))
-    return (np.rint(coefficients / step) * step).astype(np.float32)
 
 
 def _mix(matrix: Array, values: Array) -> Array:

@@ -11,12 +11,14 @@ from splitbus_gateway.transform.quantise import SETTINGS, Transform
 from splitbus_runtime.engine import Array
 from splitbus_schemas.entropy import step_of
 from splitbus_schemas.entropy_tables import LEVELS_PER_OCTAVE, MAX_LIMIT, MAX_TABLES, TOTAL, Tables, make_tables
+from splitbus_schemas.rounding import reaches, whole_steps
 
 FIRST = -16  # a mean magnitude of a sixteenth of a step: one coefficient in 3000 would not be zero
 _PRIOR_SAMPLES = 4  # what the separable guess of a coefficient's magnitude counts for beside what was measured
 _PRIOR_COUNT = 32.0  # what the Laplace distribution counts for beside a table's histogram
 _RARE = 2.0**-11  # magnitudes rarer than this together share the table's last entry
 _LEVELS = 127
+_FEWER = 4  # of the samples, each which many settle how those tables round that the others are fitted with
 
 
 def fit_tables(coefficients: Array, transform: Transform, *, settings: Sequence[int] = SETTINGS) -> Tables:
@@ -26,15 +28,24 @@ def fit_tables(coefficients: Array, transform: Transform, *, settings: Sequence[
         levels = np.rint(LEVELS_PER_OCTAVE * np.log2(magnitudes))
     levels = np.clip(levels, -_LEVELS, _LEVELS).astype(np.int8)
     count = int(np.clip(int(levels.max()) - min(settings) - FIRST + 1, 1, MAX_TABLES))
+    guess = make_tables(levels, FIRST, [_table(np.zeros(MAX_LIMIT + 1), number + FIRST) for number in range(count)])
+    return _fit(coefficients, _fit(coefficients[::_FEWER], guess, settings), settings)
+
+
+def _fit(coefficients: Array, before: Tables, settings: Sequence[int]) -> Tables:
+    """Tables of the integers that a sender makes who rounds by the tables `before`."""
+    count = len(before.frequencies)
     histograms = np.zeros((count, MAX_LIMIT + 1))
     for shift in settings:
-        number = np.minimum(levels.astype(int) - shift - FIRST, count - 1)
+        number = np.minimum(before.levels.astype(int) - shift - FIRST, count - 1)
         sent = number >= 0
-        sizes = np.minimum(np.abs(np.rint(coefficients[:, sent] / step_of(shift))), MAX_LIMIT).astype(int)
+        reach = reaches(before, shift)[sent.ravel()]
+        scaled = np.clip(coefficients[:, sent] / np.float32(step_of(shift)), -MAX_LIMIT - 1, MAX_LIMIT + 1)
+        sizes = np.minimum(np.abs(whole_steps(scaled, reach)), MAX_LIMIT).astype(int)
         cells = (number[sent] * (MAX_LIMIT + 1) + sizes).ravel()
         histograms += np.bincount(cells, minlength=histograms.size).reshape(histograms.shape)
     tables = [_table(histogram, number + FIRST) for number, histogram in enumerate(histograms)]
-    return make_tables(levels, FIRST, tables)
+    return make_tables(before.levels, FIRST, tables)
 
 
 def mean_magnitudes(coefficients: Array, transform: Transform) -> Array:

@@ -111,7 +111,7 @@ def test_held_out_activations_come_back_smaller_than_four_bits_and_nearer(kind: 
     for shift in SETTINGS:
         frame = coder.encode(analyse(x, found.transform), shift)
         assert frame is not None
-        error = float(np.sqrt(np.mean((rebuilt(x, found.transform, shift) - x) ** 2)))
+        error = float(np.sqrt(np.mean((rebuilt(x, found, shift) - x) ** 2)))
         smaller.append(error < four_bits and len(frame) < x.size / 2)
     assert any(smaller)
 
@@ -130,15 +130,15 @@ def test_channels_that_never_change_cost_nothing() -> None:
     x[:, 5:9] = 0.0
     found = calibrate(x, answer, probes=4)
     assert found.transform.shape[0] <= 7
-    np.testing.assert_allclose(rebuilt(x, found.transform, -24)[:, 3], 7.0, atol=0.5)
-    np.testing.assert_allclose(rebuilt(x, found.transform, -24), x, atol=0.1 * float(x.std()))
+    np.testing.assert_allclose(rebuilt(x, found, -24)[:, 3], 7.0, atol=0.5)
+    np.testing.assert_allclose(rebuilt(x, found, -24), x, atol=0.1 * float(x.std()))
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0, np.nan])
 def test_an_answer_that_does_not_depend_on_the_tensor_weighs_all_alike(constant: float) -> None:
     x = activations("nchw", 24)
     found = calibrate(x, lambda values: np.full((len(values), 3), constant), probes=4)
-    error = rebuilt(x, found.transform, -16) - x
+    error = rebuilt(x, found, -16) - x
     assert float(np.sqrt(np.mean(error**2))) < step_of(-16) * float(x.std())
 
 
