@@ -36,7 +36,7 @@ def prepare(folder: Path) -> Path:
         rows.append(f"{index}.png,{index % 10}")
     (folder / "labels.csv").write_text("\n".join(rows))
     np.savez(folder / "pictures.npz", x=np.stack(pictures(40)))
-    save(detector(), folder, "ultraface.onnx")
+    save(detector(), folder, "detector.onnx")
     (folder / "examples").mkdir()
     shutil.copy(EXAMPLE, folder / "examples")
     image = ImageInput(
