@@ -149,10 +149,10 @@ class LinkBook:
         self._suspects.add(peer)
 
     def measure_anew(self, peer: str, now: float) -> None:
-        """The peer has changed: what comes next stands alone, and is probed for at once."""
+        """The peer is well again: what comes next and is better stands alone, and is probed for at once."""
         with self._lock:
             if peer in self._links:
-                self._links[peer] = self._links[peer].put_by(now)
+                self._links[peer] = self._links[peer].doubted()
             self._doubted.pop(peer, None)
             self._probed.pop(peer, None)
             self._suspects.add(peer)

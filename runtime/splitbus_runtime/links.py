@@ -31,6 +31,7 @@ MAX_RTT_S: Final = 60.0
 """Longer than any deadline."""
 
 Source: TypeAlias = Literal["traffic", "probe"]
+Doubt: TypeAlias = Literal["", "low", "high"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,25 @@ class Series:
     values: tuple[float, ...] = ()
     count: int = 0
     newest: float = float("-inf")
+    doubt: Doubt = ""
+    """That the estimate may be too low or too high, until a value that is higher, or lower, stands alone."""
 
     def add(self, value: float, now: float) -> Series:
         """With one more value."""
-        values = () if now - self.newest > STALE_S else self.values
-        return Series(_believed((*values, value)[-RECENT:], self.estimate), self.count + 1, now)
+        bears_out = self._bears_out(value)
+        values = () if bears_out or now - self.newest > STALE_S else self.values
+        doubt: Doubt = "" if bears_out else self.doubt
+        return Series(_believed((*values, value)[-RECENT:], self.estimate), self.count + 1, now, doubt)
 
-    def put_by(self, now: float) -> Series:
-        """The same until the next value, which stands alone."""
-        return replace(self, newest=min(self.newest, now - STALE_S - 1e-3))
+    def doubted(self, doubt: Doubt) -> Series:
+        """The same until a value bears the doubt out: a value that does not may be any moment's hiccup."""
+        return replace(self, doubt=doubt)
+
+    def _bears_out(self, value: float) -> bool:
+        middle = self.estimate
+        return middle is not None and (
+            (self.doubt == "low" and value > middle) or (self.doubt == "high" and value < middle)
+        )
 
     def is_off(self, value: float) -> bool:
         """Whether a value differs from the estimate by more than chance would."""
@@ -97,10 +108,10 @@ class LinkEstimate:
     lost: int = 0
     source: Source = "traffic"
 
-    def put_by(self, now: float) -> LinkEstimate:
-        """The same until it is measured again: what was is not what will be."""
-        series = self.rtt_s.put_by(now), self.up_mbit.put_by(now), self.down_mbit.put_by(now)
-        return replace(self, rtt_s=series[0], up_mbit=series[1], down_mbit=series[2])
+    def doubted(self) -> LinkEstimate:
+        """The same until it proves to be better: what was measured of late may have been its end's slowness."""
+        rates = self.up_mbit.doubted("low"), self.down_mbit.doubted("low")
+        return replace(self, rtt_s=self.rtt_s.doubted("high"), up_mbit=rates[0], down_mbit=rates[1])
 
     def with_rtt(self, seconds: float, now: float, source: Source) -> LinkEstimate:
         """After a round trip of a tiny message took `seconds`, time at the peer taken off."""

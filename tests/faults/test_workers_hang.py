@@ -31,7 +31,11 @@ HEAVY = 6
 """A model that takes the workers some 7 ms: with less, a slow worker would hardly be noticed."""
 
 APART_S = 10.0
-"""Spells that follow each other faster are relapses, after which a worker takes longer to believe that it is well."""
+"""Spells that follow each other's repair faster are relapses, after which a worker takes longer to believe that it is
+well."""
+
+USUAL_S = 3.0
+"""Until it knows what its runs usually take."""
 
 PERIOD_S, SHARE = 0.03, 0.1
 """A tenth of a processor, in slices like those of Linux's own bandwidth control, out of step with the frames."""
@@ -99,13 +103,14 @@ def throttled(site: Plant, name: str) -> Iterator[None]:
         site.strike(name, signal.SIGCONT)
 
 
-def slow_down(site: Plant, more_s: float) -> tuple[float, float]:
+def slow_down(site: Plant, more_s: float, earliest: float) -> tuple[float, float]:
     """Seconds until frames were answered elsewhere without waiting, and from the end to an answer the best way.
 
-    `more_s` is for how long it stays slow after that.
+    `more_s` is for how long it stays slow after that; it begins no sooner than `earliest`.
     """
     site.steady(EDGE_ROUTE, 60)
-    site.pause(APART_S, APART_S + 0.3)
+    time.sleep(max(0.0, earliest - time.monotonic()))
+    site.pause(0.0, 0.3)
     with throttled(site, EDGE):
         begun = time.monotonic()
         elsewhere = site.log_of_frames.wait("it is drained", lambda: in_a_row(site, begun), 30, site.tale)
@@ -129,7 +134,11 @@ def in_a_row(site: Plant, since: float, frames: int = 5) -> float | None:
 def test_a_worker_gets_ten_times_slower(broker: Broker, tmp_path: Path, seed: int, record: Record) -> None:
     """It goes on talking, and nobody starts it anew: it sees itself that it is slow, and that it is well again."""
     with plant(broker, tmp_path, seed, width=HEAVY) as site:
-        times = [slow_down(site, 12.0 if number % 3 == 1 else 1.0) for number in range(runs())]
+        site.steady(EDGE_ROUTE, 60)
+        times, earliest = list[tuple[float, float]](), time.monotonic() + USUAL_S
+        for number in range(runs()):
+            times.append(slow_down(site, 12.0 if number % 3 == 1 else 1.0, earliest))
+            earliest = time.monotonic() + APART_S
         tally = site.judge()
         drains, repairs = ([pair[which] * 1e3 for pair in times] for which in (0, 1))
         record(

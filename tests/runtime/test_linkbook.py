@@ -90,7 +90,7 @@ def echo_of(probe: Probe, at: float) -> tuple[Echo, Parcel]:
 
 
 def test_a_link_is_measured_anew_when_its_peer_has_changed(pair: Pair) -> None:
-    """What was measured before counts until the next sample, which comes at once and stands alone."""
+    """What was measured before counts until the next sample, which comes at once, and stands alone if it is better."""
     for number in range(6):
         pair.book.suspect("b")
         pair.book.tick(START + number)

@@ -106,6 +106,37 @@ def test_a_sample_after_a_long_silence_stands_alone() -> None:
     assert known(link.up_mbit) == pytest.approx(5)
 
 
+@given(st.lists(st.floats(1.0, 10.0), min_size=1, max_size=8), st.floats(11.0, 1e3))
+def test_of_what_is_doubted_a_better_value_stands_alone_and_a_worse_one_is_one_among_others(
+    values: list[float], better: float
+) -> None:
+    """A worker that was slow made its link look slow; one hiccup after it is well must not do so again."""
+    slow = Series()
+    for number, value in enumerate(values):
+        slow = slow.add(value, number * 0.1)
+    doubted = slow.doubted("low")
+    assert doubted.estimate == slow.estimate
+    assert doubted.add(better, 1.0).estimate == better
+    assert doubted.add(better, 1.0).doubt == ""
+    worse = min(values) / 2
+    assert doubted.add(worse, 1.0).estimate == slow.add(worse, 1.0).estimate
+    assert doubted.add(worse, 1.0).add(better, 1.1).estimate == better
+
+
+def test_a_round_trip_that_is_doubted_was_too_long() -> None:
+    doubted = Series().add(0.3, 0.0).add(0.32, 0.1).doubted("high")
+    assert doubted.add(0.4, 0.2).estimate == Series().add(0.3, 0.0).add(0.32, 0.1).add(0.4, 0.2).estimate
+    assert doubted.add(0.02, 0.2).estimate == 0.02
+
+
+@given(st.floats(1.0, 100.0))
+def test_a_hiccup_after_a_good_past_does_not_show(rate: float) -> None:
+    doubted = Series()
+    for number in range(RECENT):
+        doubted = doubted.add(rate, number * 0.1)
+    assert doubted.doubted("low").add(rate / 15, 1.0).estimate == rate
+
+
 @given(rates, st.lists(st.floats(0.85, 1.15), min_size=1, max_size=20))
 def test_the_estimate_is_the_second_lowest_of_the_latest(rate: float, jitter: list[float]) -> None:
     samples = [rate * j for j in jitter]
