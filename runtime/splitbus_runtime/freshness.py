@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from splitbus_runtime.blockfit import LEAST_SHARE
 from splitbus_schemas.messages import NodeProfile, ProfileRequest
 
 SHARE: Final = 0.003
@@ -89,8 +90,9 @@ class Blocks:
 
     def inside(self, place: int, alone_ms: float, pace: float) -> float:
         """What a block takes inside the whole, on a node as fast as when it was profiled, by a reading of it alone."""
-        block = self.blocks[place]
-        return block.profiled_ms * alone_ms / max(block.alone_ms * pace, 1e-9)
+        block, steady_ms = self.blocks[place], alone_ms / max(pace, 1e-9)
+        # what running alone costs beside the work is as it was: what is more, or less, is the block's own
+        return max(block.profiled_ms + steady_ms - block.alone_ms, LEAST_SHARE * steady_ms)
 
     def read(self, place: int, found_ms: Sequence[float], now: float) -> tuple[Self, bool]:
         """With readings (ms inside the whole) of a block; whether it moved, and the profile is to be told anew."""

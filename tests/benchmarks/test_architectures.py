@@ -16,6 +16,7 @@ from splitbus_runtime.engine import open_session
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NAMES = ["googlenet_128", "mobilenet_v2_192", "resnet18_160", "squeezenet_160", "unet_160", "vit_160"]
+WIDE = "enet_224"
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,27 @@ def test_answers_depend_on_the_picture(architectures: ModuleType, folder: Path, 
     assert np.isfinite(first).all()
     assert first.std() > 0.01
     assert not np.allclose(first, second, rtol=1e-3)
+
+
+def test_the_wide_one_has_no_narrow_place(architectures: ModuleType, folder: Path) -> None:
+    """What crosses a cut takes more bytes than the picture, until only the scores of the classes are left."""
+    graph = load_graph(architectures.build(WIDE, folder))
+    session = open_session(graph.path, threads=1)
+    (info,) = session.inputs
+    picture = int(np.prod([int(side or 1) for side in info.shape]))
+    inner = [cut for cut in useful_cuts(graph, ratio=4.0).cuts if 0 < cut.index < graph.steps - 5]
+    assert len(inner) > 20
+    assert min(cut.nbytes for cut in inner) >= 2 * picture
+
+
+def test_the_wide_one_tells_pictures_apart(architectures: ModuleType, folder: Path) -> None:
+    session = open_session(architectures.build(WIDE, folder), threads=1)
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (1, 3, 224, 224), np.uint8) for _ in range(2)]
+    first, second = (session.run({"image": picture})[0] for picture in pictures)
+    assert (first.dtype, first.shape) == (np.uint8, (1, 28, 28))
+    assert len(np.unique(first)) > 3
+    assert (first != second).mean() > 0.05
 
 
 def test_weights_are_the_same_every_time(architectures: ModuleType) -> None:
