@@ -35,4 +35,5 @@ def reaches(tables: Tables, shift: int) -> NDArray[np.float32]:
 
 def whole_steps(scaled: NDArray[np.float32], reach: Any) -> NDArray[np.int16]:
     """Integers for values in steps, of magnitudes below 32767; `reach` is one for all, or broadcasts."""
-    return (scaled + np.copysign(reach, scaled)).astype(np.int16)  # which cuts off towards zero
+    found: NDArray[np.int16] = (scaled + np.copysign(reach, scaled)).astype(np.int16)  # which cuts off towards zero
+    return found

@@ -34,13 +34,14 @@ def test_the_integer_is_one_of_the_two_beside_the_value(values: NDArray[np.float
     reach=st.sampled_from([1 - MOST_OFF, 0.2, 0.37, 0.5]),
 )
 def test_whole_numbers_stay_whatever_the_step(whole: NDArray[np.int16], shift: int, reach: float) -> None:
+    """WIRE-76"""
     step = np.float32(2.0 ** (shift / 4))
     scaled = (whole.astype(np.float32) * step) * np.float32(1 / step)
     np.testing.assert_array_equal(whole_steps(scaled, np.float32(reach)), whole)
 
 
 def test_a_bit_costs_its_price() -> None:
-    """One magnitude is so many bits dearer than zero, and has to be so much closer."""
+    """WIRE-76: one magnitude is so many bits dearer than zero, and has to be so much closer."""
     table = frequencies(3, 0.1)
     (reach,) = reaches(make_tables(np.zeros(1, np.int8), 0, [table]), 0)
     bits = np.log2(int(table[0]) / int(table[1]))

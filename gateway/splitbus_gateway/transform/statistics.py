@@ -40,7 +40,9 @@ def _fit(coefficients: Array, before: Tables, settings: Sequence[int]) -> Tables
         number = np.minimum(before.levels.astype(int) - shift - FIRST, count - 1)
         sent = number >= 0
         reach = reaches(before, shift)[sent.ravel()]
-        scaled = np.clip(coefficients[:, sent] / np.float32(step_of(shift)), -MAX_LIMIT - 1, MAX_LIMIT + 1)
+        scaled = np.clip(
+            coefficients[:, sent].astype(np.float32) / np.float32(step_of(shift)), -MAX_LIMIT - 1, MAX_LIMIT + 1
+        )
         sizes = np.minimum(np.abs(whole_steps(scaled, reach)), MAX_LIMIT).astype(int)
         cells = (number[sent] * (MAX_LIMIT + 1) + sizes).ravel()
         histograms += np.bincount(cells, minlength=histograms.size).reshape(histograms.shape)
