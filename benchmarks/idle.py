@@ -24,6 +24,8 @@ from splitbus_schemas import topics
 
 LINE = Link(20, 20, 22)
 MODEL = "efficientnet-lite0"
+PROFILE_S = 10.0
+"""The first plan does not wait for the rest of a profile; what staying current costs begins behind it."""
 SETTLING_S = 3.0
 COUNTERS = ("blocks_us", "blocks_timed", "blocks_moved", "blocks_given_up")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -45,6 +47,7 @@ def main() -> int:
             card = registered(site, models, [], lambda _: None)[name]
             with site.camera(card, path, slowdown=1.0) as camera:
                 settle(camera)
+                time.sleep(PROFILE_S)
                 nodes = {"camera": camera.pid, **{node: site.processes[node].pid for node in (EDGE, CLOUD, "gateway")}}
                 before = {node: cpu_seconds(pid) for node, pid in nodes.items()}
                 begun = time.monotonic()
