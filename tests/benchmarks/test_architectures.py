@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,22 +12,13 @@ import pytest
 from splitbus_gateway.graph import load_graph, useful_cuts, verify
 from splitbus_runtime.engine import open_session
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NAMES = ["googlenet_128", "mobilenet_v2_192", "resnet18_160", "squeezenet_160", "unet_160", "vit_160"]
 WIDE = "enet_224"
 
 
 @pytest.fixture(scope="module")
-def architectures() -> Iterator[ModuleType]:
-    """The programs of benchmarks/ are no package."""
-    spec = importlib.util.spec_from_file_location("architectures", BENCHMARKS / "architectures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["architectures"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["architectures"]
+def architectures(program: Callable[[str], ModuleType]) -> ModuleType:
+    return program("architectures")
 
 
 def test_there_are_six(architectures: ModuleType) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,25 +14,14 @@ import pytest
 
 from splitbus_device import flights
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 COURIER: Any = importlib.import_module("splitbus_device.courier")
 PACKET: Any = importlib.import_module("splitbus_schemas.packet")
 SHELF: Any = importlib.import_module("splitbus_runtime.shelf")
-OURS = ("protection", "roundtrip", "_protections", "_report")
 
 
 @pytest.fixture(scope="module")
-def protection() -> Iterator[ModuleType]:
-    """The programs of benchmarks/ are no package, and find each other beside themselves."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import protection  # noqa: PLC0415 - only now is it to be found
-
-        yield protection
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        for name in OURS:
-            sys.modules.pop(name, None)
+def protection(program: Callable[[str], ModuleType]) -> ModuleType:
+    return program("protection")
 
 
 @pytest.mark.broker
