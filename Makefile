@@ -42,6 +42,7 @@ fuzz: $(VENV)/fuzz.stamp
 	done
 
 # Timings are the promise here, and whoever else uses the machine is not part of the faults: as root, others come second.
+# Where the kernel shares time by session (kernel.sched_autogroup_enabled), that helps little: leave the machine alone.
 FIRST := $(shell [ "$$(id -u)" = 0 ] && echo nice -n -5)
 
 soak: setup
