@@ -184,7 +184,8 @@ def test_the_limits_in_the_contracts_sentences_are_those_of_the_code() -> None:
 def test_every_rule_of_the_contract_has_a_test_that_names_it() -> None:
     rules = re.findall(r"^- \*\*(WIRE-\d+)\*\*", CONTRACT, re.MULTILINE)
     assert len(rules) == len(set(rules)) > 40
-    docstrings = {rule for path in Path(__file__).parent.glob("test_*.py") for rule in named_in_docstrings(path)}
+    tests = Path(__file__).parents[1].rglob("test_*.py")
+    docstrings = {rule for path in tests for rule in named_in_docstrings(path)}
     assert docstrings == set(rules)
 
 
