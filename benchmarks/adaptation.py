@@ -75,7 +75,7 @@ class Setting:
         )
 
 
-SETTINGS: Final = {"enet-224": Setting(slowdown=11.0, edge=1.0, delay_ms=1, codecs=("raw", "zstd"))}
+SETTINGS: Final = {"enet-240": Setting(slowdown=10.5, edge=1.0, delay_ms=0.5, codecs=("raw", "zstd"))}
 """Where following the link is worth most: answers are to be the model's own to the last bit, so that nothing smaller
 than the picture can be sent, the camera just keeps up alone, and a server is near."""
 

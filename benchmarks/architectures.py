@@ -243,12 +243,12 @@ def _grown(net: Net, x: str, times: int) -> str:
 
 
 def enet() -> onnx.ModelProto:
-    """ENet's encoder at 224 x 224, from pixels to a map of classes: no narrow place, for nothing shrinks below 1/8.
+    """ENet's encoder at 240 x 240, from pixels to a map of classes: no narrow place, for nothing shrinks below 1/8.
 
     Initial block, stages 1 to 3 as published (bottlenecks regular, dilated by 2 to 16, and asymmetric), a projection to
     12 classes as its encoder is trained with, and the best class of each place. ReLU for PReLU.
     """
-    net, classes = Net("enet_224", (1, 3, 224, 224), TensorProto.UINT8), 12
+    net, classes = Net("enet_240", (1, 3, 240, 240), TensorProto.UINT8), 12
     pixels = net.op("Cast", "image", to=TensorProto.FLOAT)
     shift, scale = (net.weight(np.array(value, np.float32)) for value in (127, 1 / 128))
     x = net.op("Mul", net.op("Sub", pixels, shift), scale)
@@ -260,7 +260,7 @@ def enet() -> onnx.ModelProto:
         for size, dilation in ((3, 1), (3, 2), (5, 1), (3, 4), (3, 1), (3, 8), (5, 1), (3, 16)):
             x = _enet_regular(net, x, size, dilation)
     best = net.op("ArgMax", net.conv(x, classes, 1, act=""), axis=1, keepdims=0)
-    return net.build(net.op("Cast", best, to=TensorProto.UINT8), (1, 28, 28), TensorProto.UINT8)
+    return net.build(net.op("Cast", best, to=TensorProto.UINT8), (1, 30, 30), TensorProto.UINT8)
 
 
 def _enet_regular(net: Net, x: str, size: int, dilation: int = 1) -> str:
@@ -290,7 +290,7 @@ ARCHITECTURES: Final[dict[str, Callable[[], onnx.ModelProto]]] = {
 }
 """Built wherever models are asked for."""
 
-WIDE: Final[dict[str, Callable[[], onnx.ModelProto]]] = {"enet_224": enet}
+WIDE: Final[dict[str, Callable[[], onnx.ModelProto]]] = {"enet_240": enet}
 """Without a narrow place: what crosses a cut is never much smaller than the picture. Only for `adaptation.py`."""
 
 

@@ -13,7 +13,7 @@ from splitbus_gateway.graph import load_graph, useful_cuts, verify
 from splitbus_runtime.engine import open_session
 
 NAMES = ["googlenet_128", "mobilenet_v2_192", "resnet18_160", "squeezenet_160", "unet_160", "vit_160"]
-WIDE = "enet_224"
+WIDE = "enet_240"
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def test_the_wide_one_has_no_narrow_place(architectures: ModuleType, folder: Pat
 def test_the_wide_one_tells_pictures_apart(architectures: ModuleType, folder: Path) -> None:
     session = open_session(architectures.build(WIDE, folder), threads=1)
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (1, 3, 224, 224), np.uint8) for _ in range(2)]
+    pictures = [rng.integers(0, 256, (1, 3, 240, 240), np.uint8) for _ in range(2)]
     first, second = (session.run({"image": picture})[0] for picture in pictures)
-    assert (first.dtype, first.shape) == (np.uint8, (1, 28, 28))
+    assert (first.dtype, first.shape) == (np.uint8, (1, 30, 30))
     assert len(np.unique(first)) > 3
     assert (first != second).mean() > 0.05
 
