@@ -57,7 +57,10 @@ RATIO = 8.0
 
 def main() -> None:
     """Measure every model in the folder."""
-    options = _options().parse_args()
+    given = _options()
+    options = given.parse_args()
+    if options.models is None or options.images is None:
+        given.error("it needs models and pictures to calibrate them: give --models DIR and --images DIR")
     figures: list[Figure] = []
     for path in sorted(options.models.glob("*.onnx")):
         if not options.model or path.stem in options.model.split(","):

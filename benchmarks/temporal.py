@@ -97,7 +97,10 @@ class Held(dict[bytes, Reference]):
 
 def main() -> None:
     """Measure one model on all scenes."""
-    options = _options().parse_args()
+    given = _options()
+    options = given.parse_args()
+    if options.models is None or options.images is None:
+        given.error("it needs a model and pictures to calibrate it: give --models DIR and --images DIR")
     figures: list[Figure] = []
     for figure in measure(options):
         figures.append(figure)
