@@ -66,7 +66,12 @@ def save_picture(pixels: Array, kind: str, quality: int) -> bytes:
     return target.getvalue()
 
 
+def open_picture(data: bytes) -> Array:
+    """A picture's pixels (uint8 RGB)."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
 def recode(pixels: Array, kind: str, quality: int) -> tuple[int, Array]:
     """A picture's bytes as JPEG, WebP or PNG, and what a decoder makes of them (uint8 RGB)."""
     data = save_picture(pixels, kind, quality)
-    return len(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return len(data), open_picture(data)

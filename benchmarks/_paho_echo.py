@@ -61,13 +61,12 @@ def _client(name: str, host: str, port: int, topic: str, subscribed: Callable[[]
     def tune(_client: paho.Client, _data: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def subscribe(client: paho.Client, *_: Any) -> None:
+        client.subscribe(topic)
+
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
     client.on_socket_open = tune
-    client.on_connect = lambda client, *_: _ignore(client.subscribe(topic))
+    client.on_connect = subscribe
     client.on_subscribe = lambda *_: subscribed()
     client.connect(host, port)
     return client
-
-
-def _ignore(_result: object) -> None:
-    """Paho's callbacks return nothing."""

@@ -36,7 +36,7 @@ def plans(found: Measured, slowdown: float) -> Iterator[Figure]:
     for mbit in LINKS_MBIT:
         problem = _problem(found, table, slowdown, mbit)
         best = plan(problem).best
-        coding = sum(step.ms for step in best.steps if step.what in ("encode", "decode"))
+        coding = _coding_ms(best)
         label = f"{name}.plan.{mbit:g}mbit"
         yield Figure(label, best.ms, "ms", f"{best.split}, {best.bytes:.0f} B, device {best.device_ms:.1f} ms")
         yield Figure(f"{label}.coding_share", coding / best.ms, "", f"{coding:.2f} of {best.ms:.1f} ms")
@@ -45,9 +45,12 @@ def plans(found: Measured, slowdown: float) -> Iterator[Figure]:
             yield Figure(f"{label}.saved", saved, "ms", f"beside raw values at cut {best.split.cuts[0].index}")
         split = _best_split(problem)
         if split and split.split != best.split:
-            coding = sum(step.ms for step in split.steps if step.what in ("encode", "decode"))
-            detail = f"{split.split}, {split.ms:.1f} ms, coding {coding / split.ms:.1%} of it"
+            detail = f"{split.split}, {split.ms:.1f} ms, coding {_coding_ms(split) / split.ms:.1%} of it"
             yield Figure(f"{label}.true_split", split.ms / best.ms, "x as long", detail)
+
+
+def _coding_ms(way: Priced) -> float:
+    return sum(step.ms for step in way.steps if step.what in ("encode", "decode"))
 
 
 def _raw(problem: Problem, way: Priced) -> Priced:

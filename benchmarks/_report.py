@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -36,6 +36,14 @@ def parser(description: str | None) -> ArgumentParser:
     options.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures to measure with")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return options
+
+
+def with_pictures(options: ArgumentParser) -> Namespace:
+    """What was given, models and the pictures that calibrate them among it; ends with a sentence without these."""
+    given = options.parse_args()
+    if given.models is None or given.images is None:
+        options.error("it needs models and pictures to calibrate them: give --models DIR and --images DIR")
+    return given
 
 
 WIDE: Final = 160

@@ -17,7 +17,7 @@ from splitbus_gateway.graph import ModelGraph, extract, load_graph, open_slice
 from splitbus_gateway.measures import Measure, load_measure
 from splitbus_gateway.walk import run_named
 from splitbus_runtime.engine import Array, Session
-from splitbus_runtime.sameness import SAME_ERROR, is_scores, relative_error
+from splitbus_runtime.sameness import is_scores, same_answer
 
 T = TypeVar("T")
 Shades = float | tuple[float, float, float]
@@ -112,10 +112,7 @@ def by_name(table: Mapping[str, T], name: str) -> T | None:
 
 
 def _same(expected: Mapping[str, Array], found: Mapping[str, Array]) -> bool:
-    first = next(iter(expected))
-    if is_scores(expected[first]):
-        return int(expected[first].argmax()) == int(found[first].argmax())
-    return all(relative_error(expected[name], found[name]) <= SAME_ERROR for name in expected)
+    return same_answer(list(expected.values()), [found[name] for name in expected])
 
 
 def read_subject(path: Path, options: Namespace) -> Subject:

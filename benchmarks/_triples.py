@@ -8,16 +8,14 @@ link, and what the worker does; answers, the same for all, are left out.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from _codings import save_picture
+from _codings import open_picture, save_picture
 from _report import Figure
 from _subjects import Point, Subject
-from PIL import Image
 
 from splitbus_gateway.records import CodedSize
 from splitbus_runtime.engine import Array
@@ -142,7 +140,7 @@ def picture_ms(pixels: Array, kind: str, quality: int, rounds: int = 7) -> tuple
         begun = time.perf_counter()
         data = save_picture(pixels, kind, quality)
         between = time.perf_counter()
-        np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        open_picture(data)
         back.append(time.perf_counter() - between)
         there.append(between - begun)
     return float(np.median(there)) * 1e3, float(np.median(back)) * 1e3

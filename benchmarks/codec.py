@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from _codings import BITS, QUALITIES, dyno_bytes, jalad_bytes, quantise, recode
 from _plans import plans
-from _report import Figure, parser, report
+from _report import Figure, parser, report, with_pictures
 from _subjects import Point, Subject, read_subject
 from _triples import WORTH, AtCut, Measured, best_factor, triples
 from _twice import SHARE, twice
@@ -57,10 +57,7 @@ RATIO = 8.0
 
 def main() -> None:
     """Measure every model in the folder."""
-    given = _options()
-    options = given.parse_args()
-    if options.models is None or options.images is None:
-        given.error("it needs models and pictures to calibrate them: give --models DIR and --images DIR")
+    options = with_pictures(_options())
     figures: list[Figure] = []
     for path in sorted(options.models.glob("*.onnx")):
         if not options.model or path.stem in options.model.split(","):

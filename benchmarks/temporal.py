@@ -28,7 +28,7 @@ from typing import Any, Final
 import av
 import numpy as np
 from _codings import recode
-from _report import Figure, parser, report
+from _report import Figure, parser, report, with_pictures
 from _subjects import Point as Rate
 from _subjects import prepare
 from codec import bytes_at
@@ -97,10 +97,7 @@ class Held(dict[bytes, Reference]):
 
 def main() -> None:
     """Measure one model on all scenes."""
-    given = _options()
-    options = given.parse_args()
-    if options.models is None or options.images is None:
-        given.error("it needs a model and pictures to calibrate it: give --models DIR and --images DIR")
+    options = with_pictures(_options())
     figures: list[Figure] = []
     for figure in measure(options):
         figures.append(figure)

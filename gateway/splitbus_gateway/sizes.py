@@ -119,19 +119,20 @@ def _measure_cut(
         if not carries(codec, here.cut, own):
             continue
         crossed = _cross(here, codec, ends)
+        sizes_of, timed = [one.size for one in crossed], crossed[:TIMED]
         verdict = unchanged
         if not codec.lossless:
-            found = run_each(tail, crossed.decoded)
+            found = run_each(tail, [one.decoded for one in crossed])
             verdict = judge.judge(answers, found, rest.finished)
         sizes.append(
             CodedSize(
                 cut=here.cut.index,
                 codec=name,
-                p50_bytes=round(float(np.median(crossed.sizes))),
-                p90_bytes=round(float(np.quantile(crossed.sizes, 0.9))),
-                encode_ms=round(float(np.median(crossed.encode_s)) * 1e3, 4),
-                decode_ms=round(float(np.median(crossed.decode_s)) * 1e3, 4),
-                mean_bytes=round(float(np.mean(crossed.sizes))),
+                p50_bytes=round(float(np.median(sizes_of))),
+                p90_bytes=round(float(np.quantile(sizes_of, 0.9))),
+                encode_ms=round(float(np.median([one.encode_s for one in timed])) * 1e3, 4),
+                decode_ms=round(float(np.median([one.decode_s for one in timed])) * 1e3, 4),
+                mean_bytes=round(float(np.mean(sizes_of))),
                 agreement=round(verdict.agreement, 4),
                 error=round(verdict.error, 6) if np.isfinite(verdict.error) else None,
                 accuracy=None if verdict.accuracy is None else round(verdict.accuracy, 4),
@@ -141,18 +142,8 @@ def _measure_cut(
 
 
 @dataclass(frozen=True)
-class _Crossed:
-    """One codec at one cut, an entry for each sample; the first TIMED give the times."""
-
-    sizes: list[int]
-    encode_s: list[float]
-    decode_s: list[float]
-    decoded: list[dict[str, Array]]
-
-
-@dataclass(frozen=True)
 class _Crossing:
-    """One sample's."""
+    """One sample under one codec at one cut."""
 
     size: int
     encode_s: float
@@ -160,21 +151,15 @@ class _Crossing:
     decoded: dict[str, Array]
 
 
-def _cross(here: Here, codec: Codec, ends: Ends) -> _Crossed:
-    """Encode and decode the tensors of every sample: a few alone, for times, once more for the first, which pays for
-    memory; then the others, several at once.
+def _cross(here: Here, codec: Codec, ends: Ends) -> list[_Crossing]:
+    """Encode and decode the tensors of every sample: the first TIMED alone, for times, and the first once more, which
+    pays for memory; then the others, several at once.
     """
     cross = partial(_cross_one, codec, ends)
     cross(here.values[0], here.done[0])
     alone = [cross(*pair) for pair in zip(here.values[:TIMED], here.done[:TIMED], strict=True)]
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="cross") as pool:
-        every = [*alone, *pool.map(cross, here.values[TIMED:], here.done[TIMED:])]
-    return _Crossed(
-        [one.size for one in every],
-        [one.encode_s for one in alone],
-        [one.decode_s for one in alone],
-        [one.decoded for one in every],
-    )
+        return [*alone, *pool.map(cross, here.values[TIMED:], here.done[TIMED:])]
 
 
 def _cross_one(codec: Codec, ends: Ends, values: Mapping[str, Array], done: Mapping[str, Array]) -> _Crossing:
