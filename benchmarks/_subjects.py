@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from _twice import Frames, margin
+from _twice import Frames
 from PIL import Image, ImageOps
 
 from splitbus_gateway.graph import ModelGraph, extract, load_graph, open_slice
 from splitbus_gateway.measures import Measure, load_measure
 from splitbus_gateway.walk import run_named
 from splitbus_runtime.engine import Array, Session
-from splitbus_runtime.sameness import is_scores, same_answer
+from splitbus_runtime.sameness import is_scores, lead, same_answer
 
 T = TypeVar("T")
 Shades = float | tuple[float, float, float]
@@ -81,7 +81,7 @@ class Subject:
         """How good a setting is that sent so many bytes and led to these answers."""
         holds = self.measure.holds if self.measure else _same
         same = [holds(*pair) for pair in zip(self.expected, found, strict=True)]
-        frames = Frames(np.array(sizes), np.array(same), np.array([margin(answer) for answer in found]))
+        frames = Frames(np.array(sizes), np.array(same), np.array([lead(list(answer.values())) for answer in found]))
         return Point(setting, float(np.mean(sizes)), float(np.mean(same)), self.accuracy(found), frames)
 
     def accuracy(self, found: Answers) -> float:

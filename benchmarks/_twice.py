@@ -1,51 +1,41 @@
-"""Asking twice: a frame whose answer is in doubt is sent again at a finer setting. What that would take, offline.
+"""Sending again the frames whose answers are in doubt, for any way to send: what that takes, from what once took.
 
-The doubtful are those with the smallest margin between the two best scores of the first answer, which whoever gets it
-sees. Nothing is chosen by what agrees: the share of doubtful frames and the finer setting are fixed.
+As the gateway measures it for `t5+t1` to `t12+t8`: doubtful are those in whose first answers the best score leads the
+second by least. The share of doubtful frames and the finer setting are fixed, not chosen by what agrees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
+from splitbus_gateway.second_look import SHARE
 from splitbus_runtime.engine import Array
-
-SHARE: Final = 0.2
-FINER: Final = 4
-"""Settings between the first and the second sending, of a way that has a dozen; of six, half as many."""
+from splitbus_schemas.codecs import FINER
 
 
 @dataclass(frozen=True)
 class Frames:
-    """A setting's bytes, whether the answer stayed, and its margin, for each frame; nan where it has no scores."""
+    """A setting's bytes, whether the answer stayed, and its lead, for each frame; nan where it has no scores."""
 
     sizes: Array
     same: Array
-    margins: Array
-
-
-def margin(answer: Mapping[str, Array]) -> float:
-    """The best score of the first output less the second best; nan where it holds no scores."""
-    scores = next(iter(answer.values()))
-    if scores.ndim != 2 or scores.shape[-1] < 2:
-        return float("nan")
-    second, best = np.sort(scores.ravel())[-2:]
-    return float(best - second)
+    leads: Array
 
 
 def twice(settings: Sequence[Frames]) -> list[tuple[float, float]]:
-    """Mean bytes and agreement of each setting but the finest, its doubtful frames sent again; finest first given."""
+    """Mean bytes and agreement of each setting that has a finer one to send doubtful frames in; finest first given.
+
+    A way that has a dozen settings sends them FINER settings finer, one of six half as many.
+    """
     finer = FINER if len(settings) > 2 * FINER else FINER // 2
     found = []
-    for number in range(1, len(settings)):
-        first, second = settings[number], settings[max(number - finer, 0)]
-        if np.isnan(first.margins).any():
+    for first, second in zip(settings[finer:], settings, strict=False):
+        if np.isnan(first.leads).any():
             return []
-        doubtful = first.margins < np.quantile(first.margins, SHARE)
+        doubtful = first.leads < np.quantile(first.leads, SHARE)
         size = np.mean(first.sizes + doubtful * second.sizes)
         found.append((float(size), float(np.mean(np.where(doubtful, second.same, first.same)))))
     return found

@@ -27,11 +27,12 @@ from _plans import plans
 from _report import Figure, parser, report, with_pictures
 from _subjects import Point, Subject, read_subject
 from _triples import WORTH, AtCut, Measured, best_factor, triples
-from _twice import SHARE, twice
+from _twice import twice
 
 from splitbus_gateway.graph import Cut, cut_at, extract, open_slice, useful_cuts
 from splitbus_gateway.judging import Judge
 from splitbus_gateway.records import CodedSize
+from splitbus_gateway.second_look import SHARE
 from splitbus_gateway.sizes import measure as measure_cuts
 from splitbus_gateway.transform import node_coder, wire_name
 from splitbus_gateway.transform.calibrate import Calibrated
@@ -39,7 +40,7 @@ from splitbus_gateway.transform.layout import objection
 from splitbus_gateway.transform.model import calibrate_cuts, promising
 from splitbus_gateway.walk import Here, run_named, walk
 from splitbus_runtime.engine import Array
-from splitbus_schemas.codecs import CODECS, PICTURES, SHIFTS
+from splitbus_schemas.codecs import PICTURES, SHIFTS, SINGLE
 from splitbus_schemas.entropy import METHODS, Coder
 
 TARGETS = (0.95, 0.98)
@@ -114,7 +115,7 @@ def measure_model(subject: Subject, options: Namespace) -> Iterator[Figure]:
     begun = time.perf_counter()
     transforms = calibrate_cuts(graph, cuts, [subject.feed(pixels) for pixels in subject.calibration])
     yield Figure(f"{name}.calibration", time.perf_counter() - begun, "s", f"{len(cuts)} cuts, wall time")
-    codecs = [codec for codec in CODECS if codec not in PICTURES]
+    codecs = [codec for codec in SINGLE if codec not in PICTURES]
     timed = measure_cuts(graph, cuts, [subject.feed(pixels) for pixels in subject.pictures[:JUDGED]],
                     codecs=codecs, transforms=transforms, judge=Judge(None, subject.measure))  # fmt: skip
     known = []
@@ -146,7 +147,7 @@ def figures_of(subject: Subject, at: AtCut, pictures: Mapping[str, Sequence[Poin
     for way, points in at.ways.items():
         yield from shown(f"{label}.{way}", points)
     yield from compared(label, {**at.ways, **pictures})
-    yield from asked_twice(label, at.ways)
+    yield from asked_twice(label, {**at.ways, **pictures})
     yield from within_a_point(subject, label, at)
     for codec, size in at.coding.items():
         yield Figure(f"{label}.{codec}.coding", size.encode_ms + size.decode_ms, "ms",
@@ -171,18 +172,28 @@ def compared(label: str, ways: Mapping[str, Sequence[Point]]) -> Iterator[Figure
 
 
 def asked_twice(label: str, ways: Mapping[str, Sequence[Point]]) -> Iterator[Figure]:
-    """The same, were the frames with the smallest margins sent again at a finer setting, under every way."""
-    curves = {}
-    for way, points in ways.items():
-        finest_first = sorted((point for point in points if point.frames), key=lambda point: -point.size)
-        found = twice([point.frames for point in finest_first if point.frames])
-        curves[way] = [Point(way, size, agreement, float("nan")) for size, agreement in found]
-    for target in TARGETS if all(curves.values()) else ():
-        sizes = {way: bytes_at(points, target) for way, points in curves.items()}
-        told = ", ".join(f"{way} {size:.0f}" for way, size in sizes.items())
+    """The better of sending once and of sending doubtful frames again, over each other way; and both sent again."""
+    again = {way: sent_again(way, points) for way, points in ways.items()}
+    for target in TARGETS if again["transform"] else ():
+        sizes = {way: bytes_at(points, target) for way, points in again.items()}
         ours = sizes["transform"]
-        detail = f"of jalad asked as often; {told} B, {SHARE:.0%} of the frames sent again"
-        yield Figure(f"{label}.twice.at{target:g}", ours / sizes["jalad"], "x", detail)
+        yield Figure(f"{label}.again.at{target:g}", ours, "B", f"{SHARE:.0%} of the frames sent again")
+        best = np.fmin(ours, bytes_at(ways["transform"], target))
+        for way in RIVALS:
+            if way in ways:
+                theirs = bytes_at(ways[way], target)
+                detail = f"{best:.0f} of {theirs:.0f} B"
+                yield Figure(f"{label}.best_against_{way}.at{target:g}", float(best / theirs), "x", detail)
+            if way in sizes:
+                detail = f"both sent again; {ours:.0f} of {sizes[way]:.0f} B"
+                yield Figure(f"{label}.again_against_{way}.at{target:g}", ours / sizes[way], "x", detail)
+
+
+def sent_again(way: str, points: Sequence[Point]) -> list[Point]:
+    """What a way takes and keeps when doubtful frames are sent again; nothing where answers have no scores."""
+    finest_first = sorted((point for point in points if point.frames), key=lambda point: -point.size)
+    found = twice([point.frames for point in finest_first if point.frames])
+    return [Point(way, size, agreement, float("nan")) for size, agreement in found]
 
 
 def within_a_point(subject: Subject, label: str, at: AtCut) -> Iterator[Figure]:

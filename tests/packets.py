@@ -224,6 +224,15 @@ MESSAGES: Final[dict[str, m.Message]] = {
     "plan-local": m.Plan(
         plan="p13", epoch=13, device="cam1", model=MODEL, name="person", predicted_ms=46.0, reason="edge1 is lost"
     ),
+    "plan-again": m.Plan(
+        plan="p14", epoch=14, device="cam1", model=MODEL, name="person",
+        head=stage("cam1", "device", HEAD, "t9").model_copy(
+            update={"slack": 0.5, "again": m.Again(coding="t5", below=0.71)}
+        ),
+        routes=[[stage("edge1", "edge", TAIL)]],
+        cuts=[m.PlanCut(index=17, codec="t9+t5", tensors=["Relu_17"], bytes=620)],
+        predicted_ms=24.0, steps=STEPS, reason="24.0 ms beats all on cam1 by 22.0 ms",
+    ),
     "decision": m.Decision(
         device="cam1", model=MODEL, name="person", plan="p12", epoch=12, changed=True, at="2026-02-03T09:31:07Z",
         why="the link cam1>edge1 rose to 19.4 Mbit/s", considered=245, chosen=CHOSEN, runner_up=LOCAL, before=LOCAL,

@@ -18,8 +18,8 @@ from splitbus_cli.model_table import Row
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import ConfigError
 
-_MARKS: Final = {"t": "o", "f16": "^", "q8": "s", "q4": "D", "": "x"}
-"""By the codec's nodes."""
+_MARKS: Final = {"t": "o", "t+t": "*", "f16": "^", "q8": "s", "q4": "D", "": "x"}
+"""By what kind of codec it is."""
 
 
 def draw_rates(rows: Sequence[Row], title: str, target: Path) -> None:
@@ -31,10 +31,10 @@ def draw_rates(rows: Sequence[Row], title: str, target: Path) -> None:
     shades = mpl.colormaps["viridis"]
     for place, (cut, found) in enumerate(cuts.items()):
         colour = shades(place / max(len(cuts) - 1, 1))
-        strengths = [row for row in found if CODECS[row.coded.codec].nodes == "t"]
+        strengths = [row for row in found if _kind(row) == "t"]
         axes.plot(*_points(strengths), color=colour, linewidth=0.8, label=_label(cut, found))
         for row in found:
-            axes.plot(*_points([row]), color=colour, marker=_MARKS[CODECS[row.coded.codec].nodes], markersize=5)
+            axes.plot(*_points([row]), color=colour, marker=_MARKS[_kind(row)], markersize=5)
     axes.set(xscale="log", xlabel="bytes of a frame", ylabel="answers that stay the same", title=title)
     marks = [
         Line2D([], [], color="grey", marker=mark, linestyle="none", label=_name(kind)) for kind, mark in _MARKS.items()
@@ -56,9 +56,15 @@ def _label(cut: int, found: Sequence[Row]) -> str:
 
 
 def _points(rows: Sequence[Row]) -> tuple[list[int], list[float]]:
-    ordered = sorted(rows, key=lambda row: row.coded.p50_bytes)
-    return [row.coded.p50_bytes for row in ordered], [row.coded.agreement for row in ordered]
+    ordered = sorted(rows, key=lambda row: row.coded.bytes_a_frame)
+    return [row.coded.bytes_a_frame for row in ordered], [row.coded.agreement for row in ordered]
 
 
-def _name(nodes: str) -> str:
-    return {"t": "t1 to t12", "": "lossless, or a picture"}.get(nodes, nodes)
+def _kind(row: Row) -> str:
+    codec = CODECS[row.coded.codec]
+    return "t+t" if codec.again else codec.nodes
+
+
+def _name(kind: str) -> str:
+    named = {"t": "t1 to t12", "t+t": "frames in doubt again, finer", "": "lossless, or a picture"}
+    return named.get(kind, kind)

@@ -47,10 +47,10 @@ def rows(record: ModelRecord) -> list[Row]:
     plain = {cut.index: cut.bytes for cut in record.cuts}
     shown = {one.cut: one for one in record.rebuilt.cuts} if record.rebuilt else {}
     found = [
-        Row(coded, plain[coded.cut] / max(coded.p50_bytes, 1), record.proven(coded), shown.get(coded.cut))
+        Row(coded, plain[coded.cut] / max(coded.bytes_a_frame, 1), record.proven(coded), shown.get(coded.cut))
         for coded in record.sizes
     ]
-    return sorted(found, key=lambda row: (row.coded.cut, -row.coded.p50_bytes))
+    return sorted(found, key=lambda row: (row.coded.cut, -row.coded.bytes_a_frame))
 
 
 def smallest(found: Iterable[Row], least: float) -> list[Row]:
@@ -91,7 +91,7 @@ def _facts(record: ModelRecord, chosen: Sequence[Row]) -> dict[str, Any]:
 
 def _print(found: Sequence[Row], *, labelled: bool) -> None:
     right = ("right",) if labelled else ()
-    measured = ("median", "1 in 10 above", "smaller", "agree", "proven", *right, "rebuilt", "encode", "decode")
+    measured = ("mean", "1 in 10 above", "smaller", "agree", "proven", *right, "rebuilt", "encode", "decode")
     table = new_table(None, "cut", "codec", *measured)
     for row in found:
         coded = row.coded
@@ -99,7 +99,7 @@ def _print(found: Sequence[Row], *, labelled: bool) -> None:
             table,
             str(coded.cut),
             coded.codec,
-            size(coded.p50_bytes),
+            size(coded.bytes_a_frame),
             size(coded.p90_bytes),
             f"{row.smaller:.1f}x",
             percent(coded.agreement),

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from splitbus_device.answer import Answer, Outcome
-from splitbus_device.courier import Fallback, Frame
 from splitbus_device.durable import Ticket
 from splitbus_device.follower import ActivePlan
+from splitbus_device.frame import Fallback, Frame
 from splitbus_device.guard import Guard
 from splitbus_device.local import LocalRunner
 from splitbus_device.recorded import Head

@@ -7,31 +7,29 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from dataclasses import replace
+from typing import Final
 
 from splitbus_device.answer import Answer
 from splitbus_device.envelope import Envelope
 from splitbus_device.flights import Flights, Out
 from splitbus_device.follower import ActivePlan
+from splitbus_device.frame import Activation, Fallback, Frame
 from splitbus_device.nodes import Hops, NodeWatch
-from splitbus_device.policy import Flight, Resend, RunLocally, latest_start, next_step
-from splitbus_device.predictor import Packed, Predictor
-from splitbus_device.recorded import Head
+from splitbus_device.policy import Flight, Resend, RunLocally, in_doubt, latest_start, next_step, time_for_another
+from splitbus_device.predictor import Predictor
 from splitbus_device.returned import outputs_of, steps_of
 from splitbus_device.reuse import Answers, Kept, Reuse
 from splitbus_runtime.agent import Agent
-from splitbus_runtime.engine import Array, TensorInfo
+from splitbus_runtime.engine import Array
 from splitbus_runtime.transport import Parcel
 from splitbus_schemas.errors import DecodeError, SplitbusError
 from splitbus_schemas.messages import Step
 from splitbus_schemas.packet import pack_tensor
-from splitbus_schemas.packet_types import LACKS_REFERENCE, FrameId, Job, Result, Spent, Tensor
+from splitbus_schemas.packet_types import LACKS_REFERENCE, FrameId, Job, Result, Spent
 from splitbus_schemas.topics import JOB, REPLY
 
 log = logging.getLogger(__name__)
-
-Keep: TypeAlias = Callable[[bytes, Sequence[Tensor], Mapping[str, Array]], None]
 
 TRAIN_SECONDS: Final = 0.15
 """A link is sampled at most so often: a train costs one message more."""
@@ -41,49 +39,6 @@ MIN_WAIT_S: Final = 1e-3
 
 SLOW_FACTOR: Final = 1.5
 """An answer that takes so many times what was expected makes the link suspect."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fallback:
-    """The frame is to be answered locally, and why."""
-
-    reason: str
-    attempts: int = 0
-    frame: str = ""
-    """Its id, when it was sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """A head's work: what goes out, what stays, and how long it took."""
-
-    sent: tuple[Tensor, ...]
-    kept: dict[str, Array]
-    spent: Spent
-    packed: Packed | None = None
-    """What goes out, when that depends on who is to get it."""
-
-    def tensors(self, node: str) -> tuple[Tensor, ...]:
-        """What goes to that node."""
-        return self.sent if self.packed is None else self.packed.for_node(node)
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One inference request. Times in seconds of time.monotonic()."""
-
-    feeds: Mapping[str, Array]
-    wanted: Sequence[TensorInfo]
-    """The outputs asked for, in order."""
-    started: float
-    """When it was asked for."""
-    deadline: float
-    local_s: float
-    """What a local run takes."""
-    head: Head | None = None
-    """Its head's output, when that was run in an earlier life, under the plan that it is delivered by."""
-    keep: Keep | None = None
-    """Called with plan (JSON), what was sent and what stays, once the activation is on its way."""
 
 
 class Courier:
@@ -135,7 +90,8 @@ class Courier:
             job = self._job(active, name, activation)
             outcome = self._fly(active, job, list(routes), out, frame, activation, last_start)
             if isinstance(outcome, Parcel):
-                return self._answer(active, frame, activation, out, outcome)
+                answer = self._answer(active, frame, activation, out, outcome)
+                return self._look_again(active, job, out, frame, activation, answer)
             reason = outcome
         except SplitbusError as error:
             reason = str(error)
@@ -213,7 +169,51 @@ class Courier:
         encoded = time.perf_counter()
         queue_us = int(waited_s * 1e6) if waited_s > MIN_WAIT_S else 0
         spent = Spent(self._agent.node, queue_us, 0, int((ran - begun) * 1e6), int((encoded - ran) * 1e6))
-        return Activation(sent, kept, spent, packed)
+        return Activation(sent, kept, spent, packed, crossing)
+
+    # Once more
+
+    def _look_again(
+        self, active: ActivePlan, job: Job, out: Out, frame: Frame, activation: Activation, first: Answer
+    ) -> Answer:
+        """The answer to the same frame coded finer, where the first one is in doubt; the first one, if there is no time
+        for that or nobody gives it.
+        """
+        again = active.plan.head.again if active.plan.head is not None else None
+        if again is None or not in_doubt(first.outputs, again.below):
+            return first
+        now = time.monotonic()
+        last_wait, routes = latest_start(frame.deadline, 0.0, now), self._usable(active.routes, now)
+        why = "there is nothing to code it from" if not activation.crossing else ""
+        if not why and not time_for_another(active.expected_s, last_wait, now):
+            why = "there is no time"
+        if why or isinstance(routes, Fallback):
+            return self._left_in_doubt(first, why or "there is no route")
+        try:
+            finer = self._finer(active, again.coding, activation)
+            self._flights.reopen(out)
+            asked = replace(job, tensors=finer.sent, spent=(finer.spent,))
+            outcome = self._fly(active, asked, list(routes), out, replace(frame, keep=None), finer, last_wait)
+            if not isinstance(outcome, Parcel):
+                return self._left_in_doubt(first, outcome)
+            second = self._answer(active, frame, finer, out, outcome)
+        except SplitbusError as error:
+            return self._left_in_doubt(first, str(error))
+        sent = sum(first.cut_bytes) + sum(second.cut_bytes)
+        return replace(second, again=True, cut_bytes=(sent,))
+
+    def _finer(self, active: ActivePlan, coding: str, activation: Activation) -> Activation:
+        begun = time.perf_counter()
+        coders = active.head.coders if active.head is not None else {}
+        with self._agent.shelf.slowed():
+            sent = tuple(pack_tensor(n, array, coding, coder=coders.get(n)) for n, array in activation.crossing)
+        encode_us = int((time.perf_counter() - begun) * 1e6)
+        return Activation(sent, activation.kept, replace(activation.spent, encode_us=encode_us))
+
+    def _left_in_doubt(self, first: Answer, why: str) -> Answer:
+        self._agent.count("left_in_doubt")
+        log.debug("frame %s is in doubt, and is not sent again: %s", first.frame, why)
+        return first
 
     def _job(self, active: ActivePlan, name: FrameId, activation: Activation) -> Job:
         return Job(
@@ -362,6 +362,7 @@ class Courier:
             cut_bytes=(),
             reused=True,
             age_ms=max(0.0, frame.started - kept.asked) * 1e3,
+            again=False,
         )
 
     def _learn_links(self, expected_s: float, parcel: Parcel, result: Result, flown: float, *, alone: bool) -> None:

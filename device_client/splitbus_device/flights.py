@@ -34,6 +34,8 @@ class Out:
     lost: int = 0
     """Attempts that will not be answered."""
     given_up: float | None = None
+    settled: int = 0
+    """Attempts that nobody waits for any more: the frame is asked about again, in finer detail."""
 
     @property
     def attempt(self) -> int:
@@ -73,6 +75,12 @@ class Flights:
             if out.parcel is None:
                 out.news.clear()
 
+    def reopen(self, out: Out) -> None:
+        """The frame was answered, and is about to be asked about again: what comes of earlier attempts is too late."""
+        with self._lock:
+            out.settled = out.lost = out.attempt
+            out.parcel, out.failed, out.refusal = None, "", ""
+
     def unsent(self, out: Out) -> None:
         """It did not go out after all."""
         with self._lock:
@@ -93,7 +101,7 @@ class Flights:
             return False
         with self._lock:
             out = self._out.get(packet.frame.seq)
-            if out is None or out.parcel is not None or not 1 <= packet.attempt <= out.attempt:
+            if out is None or out.parcel is not None or not out.settled < packet.attempt <= out.attempt:
                 return False
             if isinstance(packet, Refusal):
                 present = packet.attempt == out.attempt and out.given_up is None

@@ -221,6 +221,7 @@ def _route(plan: Plan, stages: list[PlanStage]) -> Hops:
 
 
 def _flight_s(plan: Plan) -> float:
-    """From sending to answer, as predicted: all but the head's own steps."""
+    """From sending to the first answer, as predicted: all but the head's own steps, and what frames in doubt add."""
     head_ms = sum(step.ms for step in plan.steps[:2] if step.what in ("run", "encode") and step.where == plan.device)
-    return max(plan.predicted_ms - head_ms, 1.0) / 1e3
+    doubt_ms = sum(step.ms for step in plan.steps if step.what == "other")
+    return max(plan.predicted_ms - head_ms - doubt_ms, 1.0) / 1e3

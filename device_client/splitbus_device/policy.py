@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+from splitbus_runtime.engine import Array
+from splitbus_runtime.sameness import lead
 
 MARGIN_S: Final = 0.005
 MARGIN_SHARE: Final = 0.05
@@ -54,6 +58,16 @@ class RunLocally:
 NextStep: TypeAlias = Wait | Resend | RunLocally
 
 
+def in_doubt(outputs: Sequence[Array], below: float) -> bool:
+    """Whether an answer's best score leads the second best by less than `below`; one without scores always is."""
+    return not lead(outputs) >= below
+
+
+def time_for_another(expected_s: float, last: float, now: float) -> bool:
+    """Whether an answer that takes `expected_s` would be there before `last`."""
+    return now + expected_s < last
+
+
 def latest_start(deadline: float, local_s: float, now: float) -> float:
     """When a local run must start to be in time; the deadline itself when it cannot be in time any more."""
     margin = max(MARGIN_S, MARGIN_SHARE * (deadline - now))
@@ -65,10 +79,10 @@ def next_step(flight: Flight, last_start: float, now: float) -> NextStep:
     """Wait, try an alternate, or answer locally. `last_start` is `latest_start` at the frame's beginning."""
     if now >= last_start:
         return RunLocally(flight.failed or "deadline")
-    time_for_another = now + flight.expected_s < last_start
+    in_time = time_for_another(flight.expected_s, last_start, now)
     if flight.failed:
-        return Resend() if flight.routes_left and time_for_another else RunLocally(flight.failed)
+        return Resend() if flight.routes_left and in_time else RunLocally(flight.failed)
     impatient = flight.sent + max(PATIENCE * flight.expected_s, MIN_PATIENCE_S)
-    if not flight.routes_left or not time_for_another:
+    if not flight.routes_left or not in_time:
         return Wait(last_start)
     return Resend() if now >= impatient else Wait(min(impatient, last_start))

@@ -41,6 +41,7 @@ class _Sample:
     total_ms: float
     steps: tuple[Step, ...]
     cut_bytes: tuple[int, ...]
+    again: bool = False
 
 
 class StreamTally:
@@ -57,7 +58,8 @@ class StreamTally:
         with self._lock:
             self._counters[answer.outcome] += 1
             self._counters["late"] += answer.late
-            self._counters["resent"] += max(0, answer.attempts - 1)
+            self._counters["resent"] += max(0, answer.attempts - 1 - answer.again)
+            self._counters["again"] += answer.again
             if answer.outcome == "answered":
                 self._answered += 1
             if answer.reused:  # it says nothing of nodes and links
@@ -66,9 +68,10 @@ class StreamTally:
                 self._counters["local" if answer.is_local else "remote"] += 1
                 if answer.is_local and answer.reason:
                     self._counters[cause(answer.reason)] += 1
+                sent = () if answer.again else answer.cut_bytes  # else it is what went out at both times
                 self._samples.append(
-                    _Sample(answer.epoch, answer.route, answer.total_ms, answer.steps, answer.cut_bytes)
-                )  # fmt: skip
+                    _Sample(answer.epoch, answer.route, answer.total_ms, answer.steps, sent, answer.again)
+                )
 
     def clear(self) -> None:
         """Begin a new period; the counters go on."""
@@ -111,6 +114,7 @@ class StreamTally:
             p95_ms=_quantile(times, 0.95),
             steps=_median_steps(remote or own),
             cut_bytes=_median_bytes(remote),
+            again=sum(sample.again for sample in remote),
             in_flight=in_flight,
             guarded=guarded,
             agreed=agreed,

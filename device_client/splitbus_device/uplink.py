@@ -15,10 +15,11 @@ from typing import Final
 
 from splitbus_device.answer import Answer
 from splitbus_device.cards import Cards, files_of, keep, kept, lay_out
-from splitbus_device.courier import Courier, Fallback, Frame
+from splitbus_device.courier import Courier
 from splitbus_device.envelope import envelope_for
 from splitbus_device.flights import Flights
 from splitbus_device.follower import NO_PLAN, ActivePlan, PlanFollower, recorded
+from splitbus_device.frame import Fallback, Frame
 from splitbus_device.guard import Checked, Guard
 from splitbus_device.models import LocalModel
 from splitbus_device.nodes import NodeWatch

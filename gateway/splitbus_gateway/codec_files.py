@@ -13,7 +13,7 @@ from splitbus_gateway.graph import TensorSpec, wire_tensors
 from splitbus_gateway.transform import Calibrated, node_coder
 from splitbus_gateway.walk import run_named
 from splitbus_runtime.engine import Array
-from splitbus_schemas.codecs import CODECS, TRANSFORM, Codec
+from splitbus_schemas.codecs import SINGLE, TRANSFORM, Codec
 from splitbus_schemas.dtypes import DTYPES
 from splitbus_schemas.errors import ConfigError, DecodeError, ModelError
 from splitbus_schemas.limits import MAX_TENSOR_BYTES
@@ -81,9 +81,9 @@ def needs_calibration(codec: str) -> bool:
 
 
 def _codec(name: str) -> Codec:
-    if name not in CODECS:
-        raise ConfigError(f"codec {name} is not known: give one of {', '.join(CODECS)}")
-    return CODECS[name]
+    if name not in SINGLE:
+        raise ConfigError(f"codec {name} is not known: give one of {', '.join(SINGLE)}")
+    return SINGLE[name]
 
 
 def _spec(source: Source) -> TensorSpec:

@@ -74,7 +74,7 @@ def _figures(problem: Problem) -> Iterator[Bound]:
     limits = problem.limits
     if limits.deadline_ms is not None:
         asked = f"deadline {limits.deadline_ms:g} ms"
-        yield Bound("deadline_ms", "latency", limits.deadline_ms, asked, "the fastest way takes {:.1f} ms")
+        yield Bound("deadline_ms", "longest", limits.deadline_ms, asked, "the fastest way takes {:.1f} ms")
     # Budgets are judged on losses: what a lossless codec promises needs no measurement.
     asked = f"agreement {limits.min_agreement:g}"
     yield Bound("min_agreement", "loss", 1 - limits.min_agreement, asked, "the best is {:.4g}", -1.0, 1.0)
@@ -198,7 +198,7 @@ def unmet(problem: Problem, priced: Priced) -> dict[str, str]:
     cells = [(codings.cuts.index(cut.index), codings.codecs.index(cut.codec)) for cut in split.cuts]
     own = cells[0][0] if cells else blocks(problem)
     values = {
-        "latency": priced.ms,
+        "longest": priced.longest_ms,
         "loss": priced.loss,
         "device_mb": priced.device_mb or 0.0,
         "device_kb": (priced.up_bytes + priced.down_bytes) / 1e3,

@@ -45,7 +45,7 @@ class Case:
 def decide(case: Case) -> Decision:
     """The decision for the plan that runs."""
     model, problem, plan, measured = case.model, case.problem, case.plan, case.measured
-    off = checks.off(case.chosen.ms, measured)
+    off = checks.off(case.chosen.once_ms, measured)
     return Decision(
         device=plan.device,
         model=model.model,

@@ -10,7 +10,7 @@ from splitbus_gateway.facts import ModelFacts
 from splitbus_gateway.pricing import Priced
 from splitbus_gateway.problem import Cut, Problem, Split
 from splitbus_schemas.codecs import CODECS, TRANSFORM
-from splitbus_schemas.messages import Candidate, Plan, PlanCut, PlanStage, ProfileRequest
+from splitbus_schemas.messages import Again, Candidate, Plan, PlanCut, PlanStage, ProfileRequest
 
 NO_PLAN = "none"
 """The plan id of a device that has none yet."""
@@ -45,6 +45,8 @@ def draft(
     routes = [_stages(slicer, model, problem, way)[1:] for way in (split, *(p.split for p in others)) if way.cuts]
     if head is not None and _is_temporal(problem, split, routes):
         head = head.model_copy(update={"slack": slack})
+    if head is not None:
+        head = head.model_copy(update={"again": _again(problem, split.cuts[0])})
     return Plan(
         plan=NO_PLAN,
         epoch=0,
@@ -64,6 +66,15 @@ def _is_temporal(problem: Problem, split: Split, routes: Iterable[list[PlanStage
     """Whether the codec at the first cut has coefficients, and whoever may be sent them holds references."""
     nodes = [problem.facts(route[0].node) for route in routes]
     return CODECS[split.cuts[0].codec].nodes == TRANSFORM and all(node and node.temporal for node in nodes)
+
+
+def _again(problem: Problem, cut: Cut) -> Again | None:
+    """When and how frames are sent again under the codec of a cut; None where all are sent once."""
+    codings, finer = problem.codings, CODECS[cut.codec].again
+    if not finer or codings.second is None:
+        return None
+    cell = codings.cuts.index(cut.index), codings.codecs.index(cut.codec)
+    return Again(coding=CODECS[finer].coding, below=float(codings.second.below[cell]))
 
 
 def _stages(slicer: Slicer, model: ModelFacts, problem: Problem, split: Split) -> list[PlanStage]:

@@ -83,14 +83,11 @@ def build_problem(
         else:
             facts = _node_facts(view, model, stream, world.speeds.ratio(name, model.key, now))
             workers.append(replace(facts, slow=world.speeds.is_slow(name)))
+    kept = doubted_agreement(model.codings, doubts or {})
     names = [facts.node for facts in workers]
     pairs = [*product([device], names), *((a, b) for a, b in product(names, names) if a != b)]
     return Problem(
-        codings=replace(
-            model.codings,
-            coded_bytes=_corrected(model.codings, stream),
-            agreement=doubted_agreement(model.codings, doubts or {}),
-        ),
+        codings=replace(corrected(model.codings, stream), agreement=kept),
         reference_ms=max(model.reference_ms, 1e-6),
         answer_bytes=model.answer_bytes,
         device=_device_facts(world, own, model, now),
@@ -198,7 +195,7 @@ def own_share(view: NodeView, stream: StreamView) -> float:
     return min(1.0, stats.frames / stats.period_s * spent / 1e3 / concurrency)
 
 
-def _corrected(codings: Codings, stream: StreamView) -> Floats:
+def corrected(codings: Codings, stream: StreamView) -> Codings:
     """Sizes as this stream's own frames have them: where it ran, as measured; elsewhere by its codec's mean ratio.
 
     The transform codec's strengths stand for each other: a busy scene is larger in all of them, a still one smaller.
@@ -214,13 +211,32 @@ def _corrected(codings: Codings, stream: StreamView) -> Floats:
         if expected[row, column] > 0:
             ratios[codings.codecs[column]].append(size / expected[row, column])
     family = [ratio for codec, some in ratios.items() if CODECS[codec].nodes == TRANSFORM for ratio in some]
-    for column, codec in enumerate(codings.codecs):
-        if CODECS[codec].coding != "raw":
-            sizes[:, column] *= _mean(ratios[codec] or (family if CODECS[codec].nodes == TRANSFORM else []))
+
+    def ratio_of(codec: str) -> float:
+        if CODECS[codec].coding == "raw":
+            return 1.0
+        return _mean(ratios[codec] or (family if CODECS[codec].nodes == TRANSFORM else []))
+
+    sizes *= [ratio_of(codec) for codec in codings.codecs]
     for cell, size in ran.items():
         if np.isfinite(sizes[cell]):
             sizes[cell] = size
-    return sizes
+    second = codings.second
+    if second is not None:
+        # They stand alone, however little frames at first tell beside an earlier one.
+        again = second.coded_bytes * [max(1.0, ratio_of(CODECS[codec].again or codec)) for codec in codings.codecs]
+        second = replace(second, coded_bytes=again, share=_doubted(codings, second.share, stream))
+    return replace(codings, coded_bytes=sizes, second=second)
+
+
+def _doubted(codings: Codings, expected: Floats, stream: StreamView) -> Floats:
+    """How often frames are sent again: as this stream's own are where it ran."""
+    share = expected.copy()
+    for (index, codec), doubted in stream.doubted.items():
+        if index in codings.cuts[:-1] and codec in codings.codecs:
+            cell = codings.cuts.index(index), codings.codecs.index(codec)
+            share[cell] = doubted.share(float(expected[cell])) if expected[cell] else 0.0
+    return share
 
 
 def _mean(ratios: Sequence[float]) -> float:

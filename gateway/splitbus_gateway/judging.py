@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from splitbus_gateway.agreement import agreement
 from splitbus_gateway.measures import Measure
+from splitbus_gateway.problem import Flags
 from splitbus_runtime.engine import Array
 from splitbus_runtime.sameness import is_scores, relative_error
 from splitbus_schemas.errors import ModelError
@@ -32,6 +33,12 @@ class Judge:
 
     labels: tuple[int, ...] | None = None
     measure: Measure | None = None
+
+    def part(self, chosen: Flags) -> Judge:
+        """Of these samples alone."""
+        if self.labels is None:
+            return self
+        return replace(self, labels=tuple(right for right, one in zip(self.labels, chosen, strict=True) if one))
 
     def accuracy(self, answers: Answers) -> float | None:
         """The share of right answers; None without labels. Raises ModelError when no output is class scores."""

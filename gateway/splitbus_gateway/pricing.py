@@ -11,16 +11,42 @@ from typing import Final
 import numpy as np
 
 from splitbus_gateway.privacy import breach
-from splitbus_gateway.problem import Cut, Floats, LinkFacts, NodeFacts, Objective, Problem, Split
+from splitbus_gateway.problem import Codings, Cut, Floats, LinkFacts, NodeFacts, Objective, Problem, Split
 from splitbus_schemas.errors import UnsatisfiableError
 from splitbus_schemas.messages import Step
 
 MS_PER_BYTE_AT_1_MBIT: Final = 8e-3
 
+DOUBT: Final = "frames in doubt"
+"""Where the time goes that sending some frames again adds to the mean."""
+
+
+@dataclass(frozen=True)
+class SecondTrip:
+    """Sending a frame again: for which share of them, and the steps of it."""
+
+    share: float = 0.0
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def ms(self) -> float:
+        """How much later the answer comes."""
+        return sum(step.ms for step in self.steps)
+
+    @property
+    def up_bytes(self) -> float:
+        """What the device sends."""
+        return sum(step.bytes or 0 for step in self.steps[:-1])
+
+
+NONE_AGAIN: Final = SecondTrip()
+
 
 @dataclass(frozen=True)
 class Priced:
-    """A split with its predicted latency; `noise_ms` is how far the links' uncertainty may move it."""
+    """A split with its predicted latency, the mean over all frames; `noise_ms` is how far the links' uncertainty may
+    move it.
+    """
 
     split: Split
     ms: float
@@ -36,12 +62,24 @@ class Priced:
     """What the device receives."""
     device_ms: float = 0.0
     """What the device computes."""
+    second: SecondTrip = NONE_AGAIN
+    """What sending frames in doubt again takes; counted in everywhere, as often as it happens."""
     loss: float = 0.0
     """The share of answers that may differ from those of the model in one piece."""
     device_mb: float | None = None
     """What the device's slice takes in memory; None when it is not known."""
     rebuilt: float | None = None
     """How alike (SSIM) to the picture is what can be rebuilt from what leaves the device; None when not measured."""
+
+    @property
+    def once_ms(self) -> float:
+        """The latency of a frame that is sent once."""
+        return self.ms - self.second.share * self.second.ms
+
+    @property
+    def longest_ms(self) -> float:
+        """The latency of a frame that is sent as often as any is."""
+        return self.once_ms + self.second.ms
 
     def score(self, objective: Objective) -> float:
         """What `objective` makes of it; less is better."""
@@ -73,24 +111,30 @@ def price(problem: Problem, split: Split) -> Priced:
         busy[leg[1].where] += wire_ms(link, float(problem.codings.coded_bytes[cell]))
         noise += _noise(link, leg[1].ms)
         steps += [*leg, _run(receiver, ends[hop], ends[hop + 1])]
+    second = NONE_AGAIN
     if split.cuts:
         link = measured_link(problem, split.nodes[0], split.nodes[-1])
-        steps.append(_answer(problem, link, split))
-        busy[steps[-1].where] += wire_ms(link, problem.answer_bytes, down=True)
-        noise += _noise(link, steps[-1].ms)
-    computed = _computed(steps)
-    sent = [float(problem.codings.coded_bytes[cell]) for cell in cells]
-    answer = problem.answer_bytes if sent else 0.0
+        answer_step = _answer(problem, link, split)
+        second = _second_trip(problem, split, cells, (*steps[-2:], answer_step))
+        busy[answer_step.where] += (1 + second.share) * wire_ms(link, problem.answer_bytes, down=True)
+        noise += _noise(link, answer_step.ms)
+        steps += [*_doubt(second), answer_step]
+    computed, sent = _computed(steps, second), [float(problem.codings.coded_bytes[cell]) for cell in cells]
+    up_bytes = (sent[0] if sent else 0.0) + second.share * second.up_bytes
+    down_bytes = (1 + second.share) * problem.answer_bytes if sent else 0.0
+    if second.share:
+        busy[second.steps[1].where] += second.share * wire_ms(link, second.up_bytes)
     return Priced(
         split,
         sum(step.ms for step in steps),
         tuple(steps),
         noise,
         interval_ms=max((*(computed[node.node] / node.lanes for node in nodes), *busy.values())),
-        bytes=sum(sent) + answer,
-        up_bytes=sent[0] if sent else 0.0,
-        down_bytes=answer,
+        bytes=up_bytes + sum(sent[1:]) + down_bytes,
+        up_bytes=up_bytes,
+        down_bytes=down_bytes,
         device_ms=computed[split.nodes[0]],
+        second=second,
         loss=sum(float(loss_of(problem)[cell]) for cell in cells),
         device_mb=None if problem.memory_mb is None else float(problem.memory_mb[ends[0]]),
         rebuilt=_rebuilt(problem, cells),
@@ -104,18 +148,55 @@ def _rebuilt(problem: Problem, cells: list[tuple[int, int]]) -> float | None:
     return None if np.isnan(alike) else alike
 
 
-def _computed(steps: Iterable[Step]) -> dict[str, float]:
+def _computed(steps: Iterable[Step], second: SecondTrip) -> dict[str, float]:
     """What each node computes, in ms."""
     busy: dict[str, float] = defaultdict(float)
-    for step in steps:
-        if step.what in ("run", "encode", "decode"):
-            busy[step.where] += step.ms
+    for share, some in ((1.0, steps), (second.share, second.steps)):
+        for step in some:
+            if step.what in ("run", "encode", "decode"):
+                busy[step.where] += share * step.ms
     return busy
+
+
+def _doubt(second: SecondTrip) -> tuple[Step, ...]:
+    """What it adds to the mean, as a step."""
+    return (_step("other", DOUBT, second.share * second.ms),) if second.share else ()
+
+
+def _second_trip(problem: Problem, split: Split, cells: list[tuple[int, int]], behind: tuple[Step, ...]) -> SecondTrip:
+    """Sending again what is in doubt; `behind` are queue, run and answer of the worker, which are as at first.
+
+    Raises UnsatisfiableError where more than one worker would have to be asked.
+    """
+    look = problem.codings.second
+    asks = [cut for cut, cell in zip(split.cuts, cells, strict=True) if look is not None and look.share[cell] > 0]
+    if look is None or not asks:
+        return NONE_AGAIN
+    if len(cells) > 1:
+        raise UnsatisfiableError(f"{asks[0]} sends frames in doubt again, which one worker alone must answer")
+    [cell] = cells
+    sender, receiver = (node_facts(problem, node) for node in split.nodes)
+    link, size = measured_link(problem, *split.nodes), float(look.coded_bytes[cell])
+    return SecondTrip(
+        float(look.share[cell]),
+        (
+            _step("encode", sender.node, float(look.encode_ms[cell]) * slowness(problem, sender)),
+            _link_step(sender.node, receiver.node, one_way_ms(link, size), size),
+            _step("decode", receiver.node, float(look.decode_ms[cell]) * slowness(problem, receiver)),
+            *behind,
+        ),
+    )
 
 
 def loss_of(problem: Problem) -> Floats:
     """The loss of each coding. Those of two cuts add up: a frame that either of them turns is wrong."""
     return np.where(problem.codings.lossless, 0.0, 1.0 - problem.codings.agreement)
+
+
+def largest_packet(codings: Codings) -> Floats:
+    """The larger of what each coding sends at first and again."""
+    once, second = codings.coded_bytes, codings.second
+    return once if second is None else np.where(second.share > 0, np.maximum(once, second.coded_bytes), once)
 
 
 def node_facts(problem: Problem, node: str) -> NodeFacts:
@@ -171,7 +252,7 @@ def _row(problem: Problem, cut: Cut) -> tuple[int, int]:
 
 
 def _check_fits(problem: Problem, cell: tuple[int, int], cut: Cut, sender: NodeFacts, receiver: NodeFacts) -> None:
-    size = problem.codings.coded_bytes[cell]
+    size = largest_packet(problem.codings)[cell]
     if not size >= 0:
         raise UnsatisfiableError(f"{cut.codec} cannot carry the tensors of cut {cut.index}")
     for facts in (sender, receiver):

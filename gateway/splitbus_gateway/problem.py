@@ -46,12 +46,27 @@ def _code(cut: Cut) -> str:
 
 
 @dataclass(frozen=True, eq=False)
+class SecondLook:
+    """Frames in doubt are sent again, finer: what that takes, in arrays like those of Codings; they hold figures where
+    `share`, of frames in doubt, is above 0.
+    """
+
+    share: Floats
+    below: Floats
+    """By how much less than that the best score leads the second in the answers that are in doubt."""
+    coded_bytes: Floats
+    encode_ms: Floats
+    decode_ms: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Codings:
     """What each codec makes of each cut's tensors, as measured.
 
     `cuts` are the useful cuts in order, the input's first and the answer's last. The arrays have one row for each
     cut but the last and one column for each codec; `coded_bytes` is NaN where a codec cannot carry the tensors.
-    Times are the reference machine's, in ms. `agreement` is the share of answers that stay the same.
+    Times are the reference machine's, in ms. `agreement` is the share of answers that stay the same. Sizes and times
+    are those of sending once.
     """
 
     cuts: tuple[int, ...]
@@ -61,6 +76,8 @@ class Codings:
     decode_ms: Floats
     agreement: Floats
     lossless: Flags
+    second: SecondLook | None = None
+    """None when no codec sends anything again."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,7 +93,8 @@ def _moved_steps(then: Problem, now: Problem, split: Split) -> list[tuple[Step, 
         before, after = price(then, split).steps, price(now, split).steps
     except UnsatisfiableError:
         return []
-    return [pair for pair in zip(before, after, strict=True) if abs(pair[1].ms - pair[0].ms) >= _LEAST_MS]
+    pairs = (pair for pair in zip(before, after, strict=True) if pair[0].what != "other")  # it follows from the others
+    return [pair for pair in pairs if abs(pair[1].ms - pair[0].ms) >= _LEAST_MS]
 
 
 def _sentence(then: Problem, now: Problem, before: Step, after: Step) -> Reason:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from splitbus_gateway.facts import ModelFacts
 from splitbus_gateway.graph.images import Color, ImageInput, Layout
 from splitbus_gateway.leak import Likeness, Rebuilt
-from splitbus_gateway.problem import Codings
+from splitbus_gateway.problem import Codings, Floats, SecondLook
 from splitbus_gateway.promise import at_least
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import ModelError
@@ -26,7 +26,7 @@ class CodedSize(Part):
 
     cut: Count
     codec: str
-    p50_bytes: Count = Field(description="The whole packet.")
+    p50_bytes: Count = Field(description="The whole packet; both of a frame that is sent again.")
     p90_bytes: Count
     encode_ms: Milliseconds
     decode_ms: Milliseconds
@@ -36,6 +36,18 @@ class CodedSize(Part):
     )
     mean_bytes: Count | None = Field(default=None, description="The whole packet; none from before it was kept.")
     accuracy: Fraction | None = Field(default=None, description="Share of right answers, where labels were given.")
+    again: Fraction | None = Field(
+        default=None,
+        description="Share of answers in doubt, whose frames are sent again; none where all are sent once.",
+    )
+    below: float | None = Field(
+        default=None, description="An answer is in doubt whose best score leads the second best by less."
+    )
+
+    @property
+    def bytes_a_frame(self) -> int:
+        """On average, or the median from before that was kept."""
+        return self.p50_bytes if self.mean_bytes is None else self.mean_bytes
 
 
 class CutRecord(Part):
@@ -158,21 +170,34 @@ class ModelRecord(Part):
         """What the planner is told, with these codecs only; with `proven`, of agreement no more than is proven."""
         rows = [cut.index for cut in self.cuts]
         found = {(size.cut, size.codec): size for size in self.sizes}
-        table = [[found.get((row, codec)) for codec in codecs] for row in rows]
-        shape = (len(rows), len(codecs))
-        judged = [[self.proven(s) if s and proven else getattr(s, "agreement", np.nan) for s in row] for row in table]
+        # What is sent at first, and again, is what other codecs send at once.
+        first = {cell: found.get((cell[0], _at_first(cell[1]))) for cell in found}
+        again = {cell: found.get((cell[0], CODECS[cell[1]].again)) for cell in found}
 
-        def column(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-            return np.array([[getattr(s, name, np.nan) for s in row] for row in table], np.float64).reshape(shape)
+        def column(name: str, of: Mapping[tuple[int, str], CodedSize | None] = found) -> Floats:
+            figures = [[getattr(of.get((row, codec)), name, None) for codec in codecs] for row in rows]
+            return np.array(figures, np.float64).reshape(len(rows), len(codecs))
 
+        judged = {cell: self.proven(size) if proven else size.agreement for cell, size in found.items()}
+        kept = [[judged.get((row, codec), np.nan) for codec in codecs] for row in rows]
+        shares = column("again")
         codings = Codings(
             cuts=(*rows, self.steps),
             codecs=tuple(codecs),
-            coded_bytes=column("p50_bytes"),
-            encode_ms=column("encode_ms"),
-            decode_ms=column("decode_ms"),
-            agreement=np.array(judged, np.float64).reshape(shape),
-            lossless=np.broadcast_to([CODECS[codec].lossless for codec in codecs], shape),
+            coded_bytes=column("p50_bytes", first),
+            encode_ms=column("encode_ms", first),
+            decode_ms=column("decode_ms", first),
+            agreement=np.array(kept, np.float64).reshape(shares.shape),
+            lossless=np.broadcast_to([CODECS[codec].lossless for codec in codecs], shares.shape),
+            second=SecondLook(
+                np.nan_to_num(shares),
+                column("below"),
+                column("p50_bytes", again),
+                column("encode_ms", again),
+                column("decode_ms", again),
+            )
+            if np.isfinite(shares).any()
+            else None,
         )
         tensors = {cut.index: tuple(tensor.name for tensor in cut.tensors) for cut in self.cuts}
         memory = np.array([*(cut.memory_bytes for cut in self.cuts), self.memory_bytes]) / 2**20
@@ -187,6 +212,11 @@ class ModelRecord(Part):
             memory,
             rebuilt=np.array([shown.get(row, np.nan) for row in rows]) if shown else None,
         )
+
+
+def _at_first(codec: str) -> str:
+    """The codec that sends at once what this one sends at first."""
+    return CODECS[codec].coding if CODECS[codec].again else codec
 
 
 class Outdated(Part):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -20,9 +20,11 @@ from splitbus_gateway.graph import Cut, ModelGraph, extract, open_slice
 from splitbus_gateway.judging import BY_ANSWERS, Judge, Verdict
 from splitbus_gateway.records import CodedSize
 from splitbus_gateway.samples import Feed
+from splitbus_gateway.second_look import Sent, look_again
 from splitbus_gateway.transform import Calibrated
 from splitbus_gateway.walk import WORKERS, Here, run_each, run_named, walk
 from splitbus_runtime.engine import Array, open_session
+from splitbus_runtime.sameness import is_scores
 from splitbus_schemas import packet
 from splitbus_schemas.codecs import CODECS, TRANSFORM, Codec
 from splitbus_schemas.entropy import Coder
@@ -114,31 +116,46 @@ def _measure_cut(
     sizes, unchanged = [], Verdict(1.0, 0.0, judge.accuracy(answers))
     own = {t.name: transforms[t.name] for t in here.cut.tensors if t.name in transforms}
     ends = Ends(here.cut.tensors, own, graph.opset, graph.proto.ir_version)
-    for name in codecs:
-        codec = CODECS[name]
-        if not carries(codec, here.cut, own):
+    sent: dict[str, Sent] = {}
+    scored = all(is_scores(answers[0][name]) for name in rest.finished)
+    for codec in (CODECS[name] for name in codecs):
+        if codec.again or not carries(codec, here.cut, own):
             continue
         crossed = _cross(here, codec, ends)
-        sizes_of, timed = [one.size for one in crossed], crossed[:TIMED]
+        timed = [(one.encode_s * 1e3, one.decode_s * 1e3) for one in crossed[:TIMED]]
+        encode_ms, decode_ms = np.median(timed, axis=0).tolist()
+        once = Sent(np.array([one.size for one in crossed]), encode_ms, decode_ms, ())
         verdict = unchanged
         if not codec.lossless:
             found = run_each(tail, [one.decoded for one in crossed])
             verdict = judge.judge(answers, found, rest.finished)
-        sizes.append(
-            CodedSize(
-                cut=here.cut.index,
-                codec=name,
-                p50_bytes=round(float(np.median(sizes_of))),
-                p90_bytes=round(float(np.quantile(sizes_of, 0.9))),
-                encode_ms=round(float(np.median([one.encode_s for one in timed])) * 1e3, 4),
-                decode_ms=round(float(np.median([one.decode_s for one in timed])) * 1e3, 4),
-                mean_bytes=round(float(np.mean(sizes_of))),
-                agreement=round(verdict.agreement, 4),
-                error=round(verdict.error, 6) if np.isfinite(verdict.error) else None,
-                accuracy=None if verdict.accuracy is None else round(verdict.accuracy, 4),
-            )
-        )
+            once = replace(once, answers=found)
+        if codec.nodes == TRANSFORM and scored:
+            sent[codec.name] = once
+        sizes.append(_coded(here.cut.index, codec, once, verdict))
+    for codec in (CODECS[name] for name in codecs):
+        if codec.again and sent.keys() >= {codec.coding, codec.again}:
+            first, again = sent[codec.coding], sent[codec.again]
+            looked = look_again(first, again, answers, rest.finished, judge)
+            if looked is not None:
+                told = {"again": looked.share, "below": looked.below}
+                sizes.append(_coded(here.cut.index, codec, looked.sent, looked.verdict).model_copy(update=told))
     return sizes
+
+
+def _coded(cut: int, codec: Codec, sent: Sent, verdict: Verdict) -> CodedSize:
+    return CodedSize(
+        cut=cut,
+        codec=codec.name,
+        p50_bytes=round(float(np.median(sent.sizes))),
+        p90_bytes=round(float(np.quantile(sent.sizes, 0.9))),
+        encode_ms=round(sent.encode_ms, 4),
+        decode_ms=round(sent.decode_ms, 4),
+        mean_bytes=round(float(np.mean(sent.sizes))),
+        agreement=round(verdict.agreement, 4),
+        error=round(verdict.error, 6) if np.isfinite(verdict.error) else None,
+        accuracy=None if verdict.accuracy is None else round(verdict.accuracy, 4),
+    )
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,12 @@ OFFER_WEIGHT: Final = 0.5
 
 _BYTES_WEIGHT: Final = 0.2
 
+_DOUBT_MEMORY: Final = 59 / 60
+"""Of a second ago: a minute's worth of frames says how often a scene leaves doubt,"""
+
+_DOUBT_PRIOR: Final = 50
+"""and the samples that the model was calibrated on count as so many."""
+
 
 @dataclass(slots=True)
 class NodeView:
@@ -89,6 +95,22 @@ class NodeView:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """Frames that came back, and those of them that were sent again; what is long ago counts less."""
+
+    frames: float = 0.0
+    again: float = 0.0
+
+    def after(self, frames: int, again: int) -> Doubted:
+        """With one more report."""
+        return Doubted(frames + _DOUBT_MEMORY * self.frames, again + _DOUBT_MEMORY * self.again)
+
+    def share(self, expected: float) -> float:
+        """Of the frames that are sent again; as good as `expected` while few came."""
+        return (self.again + _DOUBT_PRIOR * expected) / (self.frames + _DOUBT_PRIOR)
+
+
 @dataclass(slots=True)
 class StreamView:
     """What is known of a device that runs a model."""
@@ -105,6 +127,8 @@ class StreamView:
     """Whether newer frames took the places of some in the last period."""
     measured: dict[tuple[int, str], float] = field(default_factory=dict)
     """Coded bytes at each (cut, codec) that has run, smoothed."""
+    doubted: dict[tuple[int, str], Doubted] = field(default_factory=dict)
+    """How often frames were sent again, at each (cut, codec) that has run and does so."""
 
 
 class World:
@@ -264,6 +288,14 @@ def _take_stream(world: World, fields: dict[str, str], stats: m.StreamStats, _: 
     for cut, size in zip(view.plan.cuts, stats.cut_bytes, strict=False):
         before = view.measured.get((cut.index, cut.codec), float(size))
         view.measured[cut.index, cut.codec] = before + _BYTES_WEIGHT * (size - before)
+    if view.plan.head is not None and view.plan.head.again is not None:
+        cell, remote = (view.plan.cuts[0].index, view.plan.cuts[0].codec), _remote(stats)
+        view.doubted[cell] = view.doubted.get(cell, Doubted()).after(remote, min(stats.again, remote))
+
+
+def _remote(stats: m.StreamStats) -> int:
+    """Frames of the period that others answered."""
+    return sum(count for route, count in stats.routes.items() if ">" in route)
 
 
 def _note_offer(view: StreamView, stats: m.StreamStats) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from splitbus_gateway.pricing import elapsed, loss_of, measured_link, node_facts, one_way_ms, slowness, wire_ms
 from splitbus_gateway.privacy import blocks, kept_before, missing_figures, must_not_run, rebuilt_at
-from splitbus_gateway.problem import Cut, Flags, Floats, LinkFacts, NodeFacts, Problem, Split
+from splitbus_gateway.problem import Cut, Flags, Floats, LinkFacts, NodeFacts, Problem, SecondLook, Split
 from splitbus_schemas.errors import UnsatisfiableError
 
 Ints: TypeAlias = NDArray[np.intp]
@@ -39,6 +39,11 @@ class Rows:
     loss: Floats
     shown: Floats
     """How many of the last blocks are given something that crosses the cut."""
+    again: Floats
+    """The share of frames sent again; size and times of doing so."""
+    again_size: Floats
+    again_encode_ms: Floats
+    again_decode_ms: Floats
 
     @classmethod
     def of(cls, problem: Problem) -> Rows:
@@ -53,7 +58,7 @@ class Rows:
         at, codec = cell = np.nonzero(allowed)
         shown = (blocks(problem) - kept_before(problem)[at]).astype(np.float64)
         times = codings.encode_ms[cell], codings.decode_ms[cell]
-        return cls(at, codec, codings.coded_bytes[cell], *times, loss[cell], shown)
+        return cls(at, codec, codings.coded_bytes[cell], *times, loss[cell], shown, *_again(codings.second, at, codec))
 
     def cut(self, problem: Problem, row: int) -> Cut:
         """The cut and codec of a row."""
@@ -68,7 +73,20 @@ class Rows:
             self.decode_ms[chosen],
             self.loss[chosen],
             self.shown[chosen],
+            self.again[chosen],
+            self.again_size[chosen],
+            self.again_encode_ms[chosen],
+            self.again_decode_ms[chosen],
         )
+
+
+def _again(second: SecondLook | None, at: Ints, codec: Ints) -> tuple[Floats, ...]:
+    """Share, size and times; all 0 where nothing is sent again."""
+    if second is None:
+        return (np.zeros(at.size),) * 4
+    share = second.share[at, codec]
+    figures = (table[at, codec] for table in (second.coded_bytes, second.encode_ms, second.decode_ms))
+    return share, *(np.where(share > 0, figure, 0.0) for figure in figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +241,20 @@ def measure(problem: Problem, rows: Rows, nodes: tuple[str, ...]) -> Route:
     """The route along `nodes` with all rows that its nodes can carry, not narrowed by limits yet."""
     facts = [node_facts(problem, node) for node in nodes]
     hops = list(pairwise(facts))
-    legs = tuple(rows[_carried(problem, rows, *hop)] for hop in hops)
+    legs = tuple(rows[_carried(problem, rows, *hop, alone=len(hops) == 1)] for hop in hops)
     links = [measured_link(problem, a.node, b.node) for a, b in hops]
     floors, between = _stages(problem, facts, links, legs)
     terms = _sums(problem, facts, links, legs) | _positions(problem, facts, legs) | _slowest(legs, floors, between)
     return Route(nodes, tuple(node.tier for node in facts), legs, terms, floors, between)
 
 
-def _carried(problem: Problem, rows: Rows, sender: NodeFacts, receiver: NodeFacts) -> Flags:
+def _carried(problem: Problem, rows: Rows, sender: NodeFacts, receiver: NodeFacts, *, alone: bool) -> Flags:
+    """What both can code, and send in one packet; frames in doubt are sent again where one worker is `alone`."""
     known = np.array([c in sender.codecs and c in receiver.codecs for c in problem.codings.codecs], dtype=np.bool_)
-    return known[rows.codec] & (rows.size <= min(sender.max_packet_bytes, receiver.max_packet_bytes))
+    largest = np.maximum(rows.size, rows.again_size)
+    fits = largest <= min(sender.max_packet_bytes, receiver.max_packet_bytes)
+    carried: Flags = known[rows.codec] & fits & (alone | (rows.again == 0))
+    return carried
 
 
 def _sums(
@@ -242,17 +264,20 @@ def _sums(
     if not legs:
         memory = 0.0 if problem.memory_mb is None else float(problem.memory_mb[-1])
         nothing = Term(0.0)
-        return {"latency": Term(whole), "kilobytes": nothing, "device_kb": nothing, "device_ms": Term(whole),
-                "loss": nothing, "device_mb": Term(memory)}  # fmt: skip
+        time = dict.fromkeys(("latency", "longest", "device_ms"), Term(whole))
+        return {**time, **dict.fromkeys(("kilobytes", "device_kb", "loss"), nothing), "device_mb": Term(memory)}
     head, answer_kb = legs[0], problem.answer_bytes / 1e3
     back = one_way_ms(measured_link(problem, facts[0].node, facts[-1].node), problem.answer_bytes, down=True)
     delays = tuple(_leg(problem, *case) for case in zip(links, legs, pairwise(facts), strict=True))
-    encode_ms = head.encode_ms * slowness(problem, facts[0])
+    second = _second_trip(problem, links[0], head, (facts[0], facts[1]), back)
+    encode_ms = (head.encode_ms + head.again * head.again_encode_ms) * slowness(problem, facts[0])
+    sent_kb, answers_kb = (head.size + head.again * head.again_size) / 1e3, head.again * answer_kb
     memory_mb = np.zeros(head.at.size) if problem.memory_mb is None else problem.memory_mb[head.at]
     return {
-        "latency": Term(whole + back, delays),
-        "kilobytes": Term(answer_kb, tuple(rows.size / 1e3 for rows in legs)),
-        "device_kb": _head(legs, head.size / 1e3, answer_kb),
+        "latency": Term(whole + back, (delays[0] + head.again * second, *delays[1:])),
+        "longest": Term(whole + back, (delays[0] + (head.again > 0) * second, *delays[1:])),
+        "kilobytes": Term(answer_kb, (sent_kb + answers_kb, *(rows.size / 1e3 for rows in legs[1:]))),
+        "device_kb": _head(legs, sent_kb + answers_kb, answer_kb),
         "device_ms": _head(legs, elapsed(facts[0])[head.at] + encode_ms),
         "loss": Term(0.0, tuple(rows.loss for rows in legs)),
         "device_mb": _head(legs, memory_mb),
@@ -273,6 +298,21 @@ def _leg(problem: Problem, link: LinkFacts, rows: Rows, ends: tuple[NodeFacts, N
         + rows.decode_ms * slowness(problem, receiver)
         - elapsed(receiver)[rows.at]
         + (one_way_ms(link, 0) + receiver.wait_ms)
+    )
+
+
+def _second_trip(
+    problem: Problem, link: LinkFacts, rows: Rows, ends: tuple[NodeFacts, NodeFacts], back: float
+) -> Floats:
+    """How much later the answer of one worker comes that is asked again: all but the device's own blocks once more."""
+    sender, receiver = ends
+    whole = elapsed(receiver)
+    return (
+        rows.again_encode_ms * slowness(problem, sender)
+        + rows.again_size * wire_ms(link, 1.0)
+        + rows.again_decode_ms * slowness(problem, receiver)
+        + (float(whole[-1]) - whole[rows.at])
+        + (one_way_ms(link, 0) + receiver.wait_ms + back)
     )
 
 
@@ -308,15 +348,22 @@ def _stages(
     """The interval's floors and middle: the first and last node, the links, and the node between."""
     if not legs:
         return (), Term(float(elapsed(facts[0])[-1]))
+    head, whole = legs[0], elapsed(facts[-1])
     encode = [elapsed(a)[rows.at] + rows.encode_ms * slowness(problem, a) for a, rows in zip(facts, legs, strict=False)]
+    encode[0] = encode[0] + head.again * head.again_encode_ms * slowness(problem, facts[0])
     decode = [
         rows.decode_ms * slowness(problem, b) - elapsed(b)[rows.at] for b, rows in zip(facts[1:], legs, strict=True)
     ]
-    floors = [rows.size * wire_ms(link, 1.0) for rows, link in zip(legs, links, strict=True)]
+    floors = [(rows.size + rows.again * rows.again_size) * wire_ms(link, 1.0)
+              for rows, link in zip(legs, links, strict=True)]  # fmt: skip
     floors[0] = np.maximum(floors[0], encode[0])
-    floors[-1] = np.maximum(floors[-1], (decode[-1] + float(elapsed(facts[-1])[-1])) / facts[-1].lanes)
+    last = decode[-1] + float(whole[-1])
+    if len(legs) == 1:
+        once_more = head.again_decode_ms * slowness(problem, facts[1]) + float(whole[-1]) - whole[head.at]
+        last = last + head.again * once_more
+    floors[-1] = np.maximum(floors[-1], last / facts[-1].lanes)
     answer = wire_ms(measured_link(problem, facts[0].node, facts[-1].node), problem.answer_bytes, down=True)
-    floors[0] = np.maximum(floors[0], answer)
+    floors[0] = np.maximum(floors[0], (1 + head.again) * answer)
     middle = Term(0.0, (decode[0], encode[1])).times(1 / facts[1].lanes) if len(legs) == 2 else None
     return tuple(floors), middle
 

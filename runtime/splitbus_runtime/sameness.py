@@ -27,6 +27,22 @@ def is_scores(array: Array) -> bool:
     return array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind == "f"
 
 
+def lead(outputs: Sequence[Array]) -> float:
+    """By how much the best score leads the second best: the least of all rows of all class scores.
+
+    An answer with a small lead is the likeliest to be another one had its frame been coded finer. nan with scores that
+    are none, and where no output is class scores.
+    """
+    leads = [_leads(array) for array in outputs if is_scores(array)]
+    return float(np.concatenate(leads).min()) if leads else float("nan")
+
+
+def _leads(scores: Array) -> Array:
+    second, best = np.partition(scores.astype(np.float64), -2, axis=1)[:, -2:].T
+    found: Array = np.where(np.isfinite(scores).all(axis=1), best - second, np.nan)
+    return found
+
+
 def relative_error(expected: Array, found: Array) -> float:
     """Root of the mean squared difference over that of the expected values; infinite when the shapes differ."""
     if expected.shape != found.shape:

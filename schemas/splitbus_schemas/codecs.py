@@ -19,6 +19,12 @@ SHIFTS: Final = {
 }
 """The strengths of the transform codec, safest first: their steps in quarter octaves, see `entropy`."""
 
+FINER: Final = 4
+"""A frame in doubt is sent again so many strengths finer: four times the resolution, as measured (DECISIONS 74)."""
+
+TWICE: Final = {f"{first}+{again}": (first, again) for first, again in zip(list(SHIFTS)[FINER:], SHIFTS, strict=False)}
+"""The codecs that send in one strength, and frames in doubt again in another."""
+
 PICTURES: Final[dict[str, tuple[Format, int]]] = {
     **{f"jpeg{quality}": ("jpeg", quality) for quality in (95, 85, 75, 50)},
     **{f"webp{quality}": ("webp", quality) for quality in (90, 75, 50)},
@@ -37,6 +43,8 @@ class Codec:
     coding: str
     """How the bytes of the wire tensors are coded: one of CODINGS."""
     lossless: bool
+    again: str = ""
+    """The codec, with the same nodes, in which a frame is sent again whose answer is in doubt; "" for never."""
 
     @property
     def pictures(self) -> bool:
@@ -53,13 +61,19 @@ CODECS: Final = {
         Codec("q8", nodes="q8", coding="zstd", lossless=False),
         Codec("q4", nodes="q4", coding="zstd", lossless=False),
         *(Codec(name, nodes=TRANSFORM, coding=name, lossless=False) for name in SHIFTS),
+        *(Codec(name, nodes=TRANSFORM, coding=first, lossless=False, again=again)
+          for name, (first, again) in TWICE.items()),
         *(Codec(name, nodes="", coding=name, lossless=not quality) for name, (_, quality) in PICTURES.items()),
     )
-}
+}  # fmt: skip
+
+SINGLE: Final = {name: codec for name, codec in CODECS.items() if not codec.again}
+"""Those that send every frame once: what there is to encode and decode."""
 
 FAMILIES: Final = (
     ("f16", "q8", "q4"),
     tuple(SHIFTS),
+    tuple(TWICE),
     *(tuple(name for name, (kind, quality) in PICTURES.items() if kind == picture and quality)
       for picture in ("jpeg", "webp")),
 )  # fmt: skip
@@ -68,6 +82,12 @@ FAMILIES: Final = (
 
 def no_safer(name: str) -> tuple[str, ...]:
     """The codec and those of its family that keep less: what is not true of it is not true of them."""
+    if name in TWICE:
+        return (*_rest_of_family(name), *_rest_of_family(CODECS[name].coding))
+    return _rest_of_family(name)
+
+
+def _rest_of_family(name: str) -> tuple[str, ...]:
     family = next((family for family in FAMILIES if name in family), (name,))
     return family[family.index(name) :]
 

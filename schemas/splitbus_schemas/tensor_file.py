@@ -23,7 +23,7 @@ from typing import Final
 import msgpack
 
 from splitbus_schemas._kinds import read_tensors, write_tensors
-from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.codecs import SINGLE
 from splitbus_schemas.dtypes import DTYPES
 from splitbus_schemas.errors import DecodeError, PayloadTooLargeError, VersionError
 from splitbus_schemas.limits import MAX_HEADER_BYTES, MAX_PACKET_BYTES, MAX_RANK, MAX_TENSORS
@@ -91,8 +91,8 @@ def read_file(data: bytes | memoryview) -> TensorFile:
         raise DecodeError("file of tensors does not match its checksum: it was damaged")
     reader = Reader(unpack_header(header), "file of tensors")
     codec = reader.word("codec")
-    if codec not in CODECS:
-        raise DecodeError(f"file of tensors has codec {codec!r}, known are {', '.join(CODECS)}")
+    if codec not in SINGLE:
+        raise DecodeError(f"file of tensors has codec {codec!r}, known are {', '.join(SINGLE)}")
     sources = tuple(_source(row) for row in reader.rows("sources", columns=3, limit=MAX_TENSORS))
     tensors = read_tensors(reader, body)
     for names in ([source.name for source in sources], [tensor.name for tensor in tensors]):

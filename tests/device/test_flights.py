@@ -222,3 +222,40 @@ def test_a_frame_that_was_given_up_is_not_forgotten_while_it_waits_on_this_machi
     assert flights.begin(2, 0.5 + 2 * CREDIT_SECONDS) is None
     waiting[0] = 0
     assert flights.begin(2, 0.5 + 2 * CREDIT_SECONDS) is not None
+
+
+def test_a_frame_that_is_asked_about_again_takes_no_answer_to_the_first_question() -> None:
+    """WIRE-82: the first was sent twice; the answer to its other attempt comes too late, and is not the finer one."""
+    flights = Flights(2)
+    out = sent(flights, 1)
+    flights.sending(out, ("edge2",), 0.1)
+    assert flights.take(result(1, attempt=2))
+    flights.reopen(out)
+    flights.sending(out, ("edge2",), 0.2)
+    assert not out.news.is_set()
+    assert not flights.take(result(1, attempt=1))
+    assert not flights.take(result(1, attempt=2))
+    assert flights.take(result(1, attempt=3))
+    flights.end(out, 0.3)
+    assert flights.count == 0
+
+
+def test_a_second_question_that_gets_no_answer_keeps_its_place_for_a_while() -> None:
+    flights = Flights(1)
+    out = sent(flights, 1)
+    assert flights.take(result(1))
+    flights.reopen(out)
+    flights.sending(out, ("edge1",), 0.1)
+    flights.end(out, 0.2)
+    assert flights.begin(2, 0.3) is None
+    assert not flights.take(result(1, attempt=2)), "its caller has the first answer"
+    begun(flights, 2, 0.4)
+
+
+def test_a_second_question_that_never_went_out_takes_no_place() -> None:
+    flights = Flights(1)
+    out = sent(flights, 1)
+    assert flights.take(result(1))
+    flights.reopen(out)
+    flights.end(out, 0.2)
+    assert flights.count == 0

@@ -2,107 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from tests.brokers import Broker
-from tests.device.rig import DEADLINE, FalseWorker, Site, plain, wait_for
-from tests.e2e.picture_model import SIDE, picture, save_classifier
+from tests.device.calibrated import Told, ask, calibrated_site, given, scene
+from tests.device.rig import DEADLINE, FalseWorker, Site, wait_for
+from tests.e2e.picture_model import SIDE, picture
 
-from splitbus_device import Answer, InferenceSession, Reuse
-from splitbus_gateway.graph import cut_at
-from splitbus_schemas import messages as m
+from splitbus_device import Answer, Reuse
 from splitbus_schemas.differences import SLACK, is_temporal
 from splitbus_schemas.errors import ConfigError
 from splitbus_worker.references import References
-from splitbus_worker.worker import Worker
 
 pytestmark = pytest.mark.broker
-
-CODEC = "t6"
-ALLOWED = 0.3
-"""Largest difference from the un-split model that the codec may make, as a share of the largest output."""
-
-
-@dataclass
-class Told:
-    """A site whose model is calibrated, and its plans at one cut."""
-
-    site: Site
-    model: Path
-    card: m.ModelCard
-    cut: int
-
-    def plan(self, *workers: str, slack: float | None, codec: str = CODEC) -> m.Plan:
-        plan = self.site.plan(self.card, *([(worker, self.cut)] for worker in workers), codec=codec)
-        assert plan.head is not None
-        return plan.model_copy(update={"head": plan.head.model_copy(update={"slack": slack})})
-
-    @contextlib.contextmanager
-    def running(
-        self, *workers: str, slack: float | None, **options: Any
-    ) -> Iterator[tuple[InferenceSession, dict[str, Worker]]]:
-        plan = self.plan(*workers, slack=slack)
-        with contextlib.ExitStack() as stack:
-            made = {
-                node: stack.enter_context(self.site.worker(node, *self.site.stage_slices(plan, node)))
-                for node in workers
-            }
-            session = stack.enter_context(self.site.session(self.model, **options))
-            self.site.follow(session, plan)
-            yield session, made
-
-    def alone(self, frames: Sequence[NDArray[np.float32]]) -> list[bytes]:
-        """The answers to frames that stand alone."""
-        with self.running("edge1", slack=None) as (session, _):
-            return [given(ask(session, frame)) for frame in frames]
-
-    def right(self, frame: NDArray[np.float32], answer: Answer) -> None:
-        """Whether it is what the un-split model says, as far as the codec goes."""
-        (expected,) = plain(self.model).run(None, {"x": frame})
-        assert np.abs(answer.outputs[0] - expected).max() <= ALLOWED * np.abs(expected).max()
 
 
 @pytest.fixture(scope="module")
 def told(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """Calibrated once; what one test's nodes say is retained for the next, as at any site."""
-    site = Site(broker, tmp_path_factory.mktemp("temporal"))
-    model = save_classifier(site.folder / "model")
-    card = site.register(model, calibrate=[{"x": picture(7 * index)} for index in range(24)])
-    names = site.registry.transforms(card.model)
-    graph = site.registry.graph(card.model)
-    cut = max(i for i in range(1, graph.steps) if {t.name for t in cut_at(graph, i).tensors} <= names.keys())
-    yield Told(site, model, card, cut)
-    site.close()
-
-
-def scene(count: int, noise: float = 0.004, seed: int = 1) -> list[NDArray[np.float32]]:
-    """A still picture under noise, in which a small thing moves."""
-    rng, frames = np.random.default_rng(seed), []
-    for index in range(count):
-        frame = picture(0) + rng.normal(0, noise, (1, 3, SIDE, SIDE)).astype(np.float32)
-        frame[:, :, 40:52, 4 * index % 90 : 4 * index % 90 + 12] += 0.5
-        frames.append(frame)
-    return frames
-
-
-def ask(session: InferenceSession, frame: NDArray[np.float32]) -> Answer:
-    session.run(None, {"x": frame})
-    answer = session.last_answer
-    assert answer is not None
-    return answer
-
-
-def given(answer: Answer) -> bytes:
-    assert not answer.is_local, answer.reason
-    return bytes(answer.outputs[0].tobytes())
+    with calibrated_site(broker, tmp_path_factory.mktemp("temporal")) as told:
+        yield told
 
 
 def test_the_answers_are_those_of_frames_that_stand_alone_in_fewer_bytes(told: Told) -> None:

@@ -7,6 +7,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from tests.e2e.trained_model import Array, Whole, save_trained, stripes
 from splitbus_demo.line import Link
 from splitbus_device import Answer, InferenceSession
 from splitbus_gateway.registry import Registry
-from splitbus_schemas.codecs import CODECS, SHIFTS
+from splitbus_schemas import messages as m
+from splitbus_schemas.codecs import CODECS, SHIFTS, SINGLE, TWICE
 from splitbus_schemas.ids import model_key, sha256
+from splitbus_schemas.topics import STREAM
 
 NARROW = Link(up_mbit=0.7, down_mbit=4, delay_ms=10)
 STRENGTHS = tuple(SHIFTS)
@@ -28,11 +31,16 @@ LEARNT = 150.0
 """Seconds in which the guard must have seen enough: it asks a slow camera's own model every five or so."""
 
 
+@dataclass
 class Trained(Site):
     """A site whose model was trained, and is calibrated on pictures of its classes."""
 
+    codecs: tuple[str, ...] = tuple(SINGLE)
+    """That the planner may choose from."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.config.write_text(f"{self.config.read_text()}codecs = {list(self.codecs)}\n")
         self.model = save_trained(self.folder)
         self.model_hash = sha256(self.model.read_bytes())
         self.key = model_key(self.model_hash)
@@ -54,9 +62,12 @@ class Trained(Site):
 
 
 @pytest.fixture
-def site(broker_factory: BrokerFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+def site(
+    broker_factory: BrokerFactory, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Trained]:
     with broker_factory() as broker:
-        made = Trained(broker, tmp_path_factory.mktemp("chosen"), f"s{secrets.token_hex(4)}")
+        name = f"s{secrets.token_hex(4)}"
+        made = Trained(broker, tmp_path_factory.mktemp("chosen"), name, codecs=tuple(request.param))
         with serving(made):
             yield made
 
@@ -76,6 +87,7 @@ def coded(session: InferenceSession, x: Array) -> Answer | None:
     return answer if answer and set(answer.codecs) <= set(STRENGTHS) else None
 
 
+@pytest.mark.parametrize("site", [SINGLE], indirect=True, ids=["sent once"])
 @pytest.mark.timeout(500)
 @pytest.mark.slow
 def test_the_planner_takes_a_transform_codec_and_a_safer_one_when_its_promise_is_doubted(site: Trained) -> None:
@@ -101,6 +113,38 @@ def test_the_planner_takes_a_transform_codec_and_a_safer_one_when_its_promise_is
         after = wait_for("another setting", functools.partial(other, site, session, turned, before), 30)
         assert after != before
         assert after[0] != cut or strength(after[1]) < strength(codec), f"{before} became {after}"
+
+
+@pytest.mark.parametrize("site", [TWICE], indirect=True, ids=["in doubt again"])
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+def test_frames_in_doubt_are_sent_again_and_others_once(site: Trained) -> None:
+    """By a plan of the gateway's own: pictures between two classes go twice, most of the others do not."""
+    whole = Whole(site.model)
+    site.relay.set(NARROW)
+    with site.open_session() as session:
+        frames = (stripes(seed % 10, 2000 + seed) for seed in itertools.count())
+        wait_for("frames travel", lambda: remote(session, next(frames)), 60)
+        decision = site.decisions()[-1]
+        assert decision.chosen.cuts[0].codec in TWICE
+        assert [step.what for step in decision.chosen.steps][-2:] == ["other", "link"]
+        clear = [(x, ask(session, x)) for x in itertools.islice(frames, 30)]
+        between = [(x, ask(session, x)) for x in (whole.undecided(stripes(n % 10, 3000 + n), stripes(
+            (n + 3) % 10, 4000 + n)) for n in range(30))]  # fmt: skip
+        answers = [answer for _, answer in between if not answer.is_local]
+        assert len(answers) >= 20
+        assert {answer.codecs[0] for answer in answers} <= set(TWICE)
+        assert all(answer.again for answer in answers)
+        assert sum(answer.again for _, answer in clear) < 15
+        kept = [int(answer.outputs[0].argmax()) == whole.best(x) for x, answer in clear]
+        assert np.mean(kept) >= 0.8, "what the plan promises"
+        topic = STREAM.at(site.name, node=CAMERA, model=site.key)
+
+        def told() -> bool:
+            stats = site.watch.last(m.StreamStats, topic)
+            return stats is not None and stats.counters.get("again", 0) >= len(answers)
+
+        wait_for("the camera tells", told)
 
 
 def settle(site: Trained, session: InferenceSession) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -11,7 +11,19 @@ import numpy as np
 from hypothesis import strategies as st
 
 from splitbus_gateway.pricing import Priced, price
-from splitbus_gateway.problem import OBJECTIVES, Codings, Cut, Limits, LinkFacts, NodeFacts, Objective, Problem, Split
+from splitbus_gateway.problem import (
+    OBJECTIVES,
+    Codings,
+    Cut,
+    Floats,
+    Limits,
+    LinkFacts,
+    NodeFacts,
+    Objective,
+    Problem,
+    SecondLook,
+    Split,
+)
 from splitbus_schemas.errors import UnsatisfiableError
 from splitbus_schemas.messages import Tier
 
@@ -96,7 +108,7 @@ def broken(problem: Problem, way: Priced) -> set[str]:
     kilobytes = (way.up_bytes + way.down_bytes) / 1e3
     frames = problem.frames_per_s or 0.0
     found = {
-        "deadline_ms": limits.deadline_ms is not None and way.ms > limits.deadline_ms + 1e-9,
+        "deadline_ms": limits.deadline_ms is not None and way.longest_ms > limits.deadline_ms + 1e-9,
         "min_agreement": sum(loss(problem, cut) for cut in split.cuts) > 1 - limits.min_agreement + 1e-9,
         "lossless_only": limits.lossless_only and not all(problem.codings.lossless[cell] for cell in cells),
         "codecs": limits.codecs is not None and not {cut.codec for cut in split.cuts} <= limits.codecs,
@@ -191,7 +203,14 @@ def problems(draw: st.DrawFn) -> Problem:
     ).reshape(cells)
     return Problem(
         codings=Codings(
-            tuple(range(0, 2 * count + 2, 2)), names, sizes, array() / 1e4, array() / 1e4, agreement, lossless
+            tuple(range(0, 2 * count + 2, 2)),
+            names,
+            sizes,
+            array() / 1e4,
+            array() / 1e4,
+            agreement,
+            lossless,
+            second_looks(draw, cells, array) if draw(st.integers(0, 2)) == 2 else None,
         ),
         reference_ms=draw(st.floats(1, 50)),
         answer_bytes=draw(st.floats(0, 1e4)),
@@ -199,6 +218,20 @@ def problems(draw: st.DrawFn) -> Problem:
         workers=workers,
         links={pair: link() for pair in pairs if draw(st.integers(0, 7)) != 7},
         limits=Limits(min_agreement=draw(st.sampled_from([0.9, 0.97, 0.98]))),
+    )
+
+
+def second_looks(draw: st.DrawFn, cells: tuple[int, int], figures: Callable[[], Floats]) -> SecondLook:
+    """Some codings send a share of frames again; of the others there is nothing to tell."""
+    shares = st.lists(st.sampled_from([0.0, 0.0, 0.2, 0.5]), min_size=cells[0] * cells[1], max_size=cells[0] * cells[1])
+    share = np.array(draw(shares)).reshape(cells)
+
+    def where_again(values: Floats) -> Floats:
+        return np.where(share > 0, values, np.nan)
+
+    below = np.full(cells, 0.3)
+    return SecondLook(
+        share, where_again(below), where_again(figures()), where_again(figures() / 1e4), where_again(figures() / 1e4)
     )
 
 

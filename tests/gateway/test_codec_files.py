@@ -13,11 +13,11 @@ from tests.gateway.transform.test_nodes import SHAPES, activations, answer
 from splitbus_gateway.codec_files import decode_tensors, encode_tensors
 from splitbus_gateway.transform import Calibrated, calibrate
 from splitbus_runtime.engine import Array
-from splitbus_schemas.codecs import CODECS, SHIFTS
+from splitbus_schemas.codecs import SHIFTS, SINGLE
 from splitbus_schemas.errors import ConfigError, DecodeError
 from splitbus_schemas.tensor_file import Source, TensorFile, read_file, write_file
 
-PLAIN = [name for name, codec in CODECS.items() if not codec.pictures and name not in SHIFTS]
+PLAIN = [name for name, codec in SINGLE.items() if not codec.pictures and name not in SHIFTS]
 KIND = "nchw"
 
 

@@ -96,7 +96,13 @@ def test_what_keeps_still_less_is_doubted_as_well() -> None:
 
 @pytest.mark.parametrize(
     ("codec", "expected"),
-    [("t11", ("t11", "t12")), ("zstd", ("zstd",)), ("jpeg75", ("jpeg75", "jpeg50")), ("q8", ("q8", "q4"))],
+    [
+        ("t11", ("t11", "t12")),
+        ("t11+t7", ("t11+t7", "t12+t8", "t11", "t12")),
+        ("zstd", ("zstd",)),
+        ("jpeg75", ("jpeg75", "jpeg50")),
+        ("q8", ("q8", "q4")),
+    ],
 )
 def test_a_family_is_in_order(codec: str, expected: tuple[str, ...]) -> None:
     assert no_safer(codec) == expected

@@ -42,6 +42,7 @@ from splitbus_schemas.messages.orders import (
     ProfileRequest,
 )
 from splitbus_schemas.messages.plans import (
+    Again,
     Candidate,
     Cause,
     Decision,
@@ -59,6 +60,7 @@ from splitbus_schemas.messages.streams import BLOB_DATA_PATTERN, BlobRequest, St
 __all__ = [
     "BLOB_DATA_PATTERN",
     "MAX_LISTED_ERRORS",
+    "Again",
     "Alert",
     "Anchor",
     "BatchTimes",

@@ -22,6 +22,15 @@ from splitbus_schemas.messages.base import (
 from splitbus_schemas.messages.nodes import LinkReport
 
 
+class Again(Part):
+    """When a frame is sent a second time, and how."""
+
+    coding: Coding = Field(description="How the bytes of the same outputs are coded then.")
+    below: float = Field(
+        description="A frame is in doubt whose first answer's best score leads the second best by less than that."
+    )
+
+
 class PlanStage(Part):
     """One slice on one node."""
 
@@ -34,6 +43,7 @@ class PlanStage(Part):
         description="Its coefficients are told as differences from a frame that the next node holds, each of them once "
         "it lies so many steps off; absent: every frame stands alone.",
     )
+    again: Again | None = Field(default=None, description="Frames in doubt are sent again; absent: none is.")
 
 
 class PlanCut(Part):
@@ -49,7 +59,7 @@ class Step(Part):
     """One step of a frame's way, predicted or measured."""
 
     what: Literal["run", "encode", "link", "decode", "queue", "other"]
-    where: str = Field(description="A node, or node>node for a link.")
+    where: str = Field(description="A node, node>node for a link, or what else is counted in.")
     ms: Milliseconds
     bytes: Count | None = None
 

@@ -23,6 +23,7 @@ class StreamStats(Message):
     epoch: Count
     period_s: Annotated[float, Field(gt=0)]
     frames: Count = Field(description="Frames answered within the period.")
+    again: Count = Field(default=0, description="Those of them that were sent again, as their answers were in doubt.")
     routes: dict[str, Count] = Field(default_factory=dict, description="Answers by route, e.g. cam>edge1>cloud1.")
     p50_ms: Milliseconds | None = None
     p95_ms: Milliseconds | None = None
