@@ -44,6 +44,7 @@ class AnswerLog:
             "plan": answer.plan,
             "epoch": answer.epoch,
             "attempts": answer.attempts,
+            "again": answer.again,
             "late": answer.late,
             "reason": answer.reason,
             "cuts": answer.cuts,

@@ -25,12 +25,13 @@ MOST_OFF: Final = 0.9
 def reaches(tables: Tables, shift: int) -> NDArray[np.float32]:
     """By how many steps each coefficient may fall short of a magnitude that it is still given; (coefficients,).
 
-    A half is rounding to the nearest. Above 0 always, so that whole numbers stay what they are.
+    A half is rounding to the nearest. Above 0 always, so that whole numbers stay what they are. A half for what the
+    tables leave out: a large one makes all be sent, and must still be large when it is passed on.
     """
     bits = np.array([np.log2(float(table[0])) - np.log2(float(table[1])) for table in tables.frequencies])
     by_table = np.clip(0.5 - PRICE * bits, 1 - MOST_OFF, 0.5).astype(np.float32)
     number = tables.levels.ravel().astype(np.int16) - shift - tables.first
-    return by_table[np.clip(number, 0, len(by_table) - 1)]
+    return np.where(number < 0, np.float32(0.5), by_table[np.clip(number, 0, len(by_table) - 1)])
 
 
 def whole_steps(scaled: NDArray[np.float32], reach: Any) -> NDArray[np.int16]:

@@ -60,6 +60,15 @@ def test_what_is_decoded_lies_within_the_bound(method: str, seed: int, batch: in
     np.testing.assert_array_equal(CODER.decode(again, values.shape), found)  # a node may pass it on
 
 
+def test_a_large_coefficient_that_is_left_out_as_a_rule_stays_when_a_node_passes_it_on() -> None:
+    """WIRE-49, WIRE-76: 1.55 steps make all be sent, and would not if they were made one."""
+    values = np.zeros((1, *SHAPE), np.float32)
+    values[0][~sent(8)] = 1.55 * step_of(8)
+    found = CODER.decode(coded(values, 8), values.shape)
+    np.testing.assert_allclose(found[0][~sent(8)], 2 * step_of(8))
+    np.testing.assert_array_equal(CODER.decode(coded(found, 8), values.shape), found)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 def test_what_has_no_bound_is_not_coded_but_sent_as_it_is(bad: float) -> None:
     """WIRE-48"""
