@@ -103,8 +103,10 @@ def _attempts(problem: Problem, *, hard_deadline: bool) -> Iterator[tuple[Mappin
     """What to minimise within which bounds; the next when there is no way at all."""
     objective, bounds, quick = problem.objective, bounds_of(problem), keeping_up(problem)
     weights, timeless = weights_of(objective), [bound for bound in bounds if bound.limit != "deadline_ms"]
+    # The fastest keeps the deadline if any way does, unless some of its frames take two trips.
+    moot = timeless == bounds or (objective == OBJECTIVES["latency"] and problem.codings.second is None)
     for extra in (quick, []) if quick else ([],):
-        if hard_deadline or (objective != OBJECTIVES["latency"] and timeless != bounds):
+        if hard_deadline or not moot:
             yield weights, bounds + extra
         if not hard_deadline:
             yield (weights if timeless == bounds else FASTEST), timeless + extra
