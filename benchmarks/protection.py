@@ -227,6 +227,7 @@ def whole_path(case: Case, folder: Path) -> Iterator[Way]:
 def worker_process(url: str, store: Path, public: str) -> Iterator[Callable[[Any], Any]]:
     """A worker whose protections a question switches; the answer is its CPU seconds, or their names."""
     settings = {"site": SITE, "node": WORKER, "broker": {"url": url}, "state_dir": store, "threads": 1}
+    settings["max_messages_s"] = 100_000  # frames of 16 kB come back to back here, more than a thousand a second
     config = WorkerConfig.model_validate({**settings, "gateway_key": public})
     ours, theirs = mp.Pipe()
     process = mp.get_context("spawn").Process(target=run_worker, args=(config.model_dump_json(), theirs), daemon=True)

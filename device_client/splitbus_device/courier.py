@@ -169,38 +169,44 @@ class Courier:
         encoded = time.perf_counter()
         queue_us = int(waited_s * 1e6) if waited_s > MIN_WAIT_S else 0
         spent = Spent(self._agent.node, queue_us, 0, int((ran - begun) * 1e6), int((encoded - ran) * 1e6))
-        return Activation(sent, kept, spent, packed, crossing)
+        return Activation(sent, kept, spent, packed, crossing if active.again else ())
 
     # Once more
 
     def _look_again(
         self, active: ActivePlan, job: Job, out: Out, frame: Frame, activation: Activation, first: Answer
     ) -> Answer:
-        """The answer to the same frame coded finer, where the first one is in doubt; the first one, if there is no time
-        for that or nobody gives it.
-        """
-        again = active.plan.head.again if active.plan.head is not None else None
+        """The first answer; where that is in doubt, the one to the same frame coded finer, if it comes in time."""
+        again = active.again
         if again is None or not in_doubt(first.outputs, again.below):
             return first
+        try:
+            second = self._second(active, again.coding, job, out, frame, activation)
+        except SplitbusError as error:
+            second = str(error)
+        if isinstance(second, str):
+            self._agent.count("left_in_doubt")
+            log.debug("frame %s stays in doubt: %s", first.frame, second)
+            return first
+        return replace(second, again=True, cut_bytes=(sum(first.cut_bytes) + sum(second.cut_bytes),))
+
+    def _second(
+        self, active: ActivePlan, coding: str, job: Job, out: Out, frame: Frame, activation: Activation
+    ) -> Answer | str:
+        """The answer to the frame in that coding, or why there is none. Raises SplitbusError."""
         now = time.monotonic()
         last_wait, routes = latest_start(frame.deadline, 0.0, now), self._usable(active.routes, now)
-        why = "there is nothing to code it from" if not activation.crossing else ""
-        if not why and not time_for_another(active.expected_s, last_wait, now):
-            why = "there is no time"
-        if why or isinstance(routes, Fallback):
-            return self._left_in_doubt(first, why or "there is no route")
-        try:
-            finer = self._finer(active, again.coding, activation)
-            self._flights.reopen(out)
-            asked = replace(job, tensors=finer.sent, spent=(finer.spent,))
-            outcome = self._fly(active, asked, list(routes), out, replace(frame, keep=None), finer, last_wait)
-            if not isinstance(outcome, Parcel):
-                return self._left_in_doubt(first, outcome)
-            second = self._answer(active, frame, finer, out, outcome)
-        except SplitbusError as error:
-            return self._left_in_doubt(first, str(error))
-        sent = sum(first.cut_bytes) + sum(second.cut_bytes)
-        return replace(second, again=True, cut_bytes=(sent,))
+        if not activation.crossing:
+            return "its head was run in an earlier life"
+        if not time_for_another(active.expected_s, last_wait, now):
+            return "there is no time to send it again"
+        if isinstance(routes, Fallback):
+            return routes.reason
+        finer = self._finer(active, coding, activation)
+        self._flights.reopen(out)
+        asked = replace(job, tensors=finer.sent, spent=(finer.spent,))
+        outcome = self._fly(active, asked, list(routes), out, replace(frame, keep=None), finer, last_wait)
+        return self._answer(active, frame, finer, out, outcome) if isinstance(outcome, Parcel) else outcome
 
     def _finer(self, active: ActivePlan, coding: str, activation: Activation) -> Activation:
         begun = time.perf_counter()
@@ -209,11 +215,6 @@ class Courier:
             sent = tuple(pack_tensor(n, array, coding, coder=coders.get(n)) for n, array in activation.crossing)
         encode_us = int((time.perf_counter() - begun) * 1e6)
         return Activation(sent, activation.kept, replace(activation.spent, encode_us=encode_us))
-
-    def _left_in_doubt(self, first: Answer, why: str) -> Answer:
-        self._agent.count("left_in_doubt")
-        log.debug("frame %s is in doubt, and is not sent again: %s", first.frame, why)
-        return first
 
     def _job(self, active: ActivePlan, name: FrameId, activation: Activation) -> Job:
         return Job(

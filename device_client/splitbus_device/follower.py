@@ -18,7 +18,7 @@ from splitbus_runtime.transport import job_facts
 from splitbus_schemas.codecs import CODECS
 from splitbus_schemas.errors import DecodeError, ModelError, SignatureError, SplitbusError
 from splitbus_schemas.ids import model_key
-from splitbus_schemas.messages import Plan, PlanStage, PlanState
+from splitbus_schemas.messages import Again, Plan, PlanStage, PlanState
 from splitbus_schemas.packet_types import Hop
 from splitbus_schemas.terms import term_of
 from splitbus_schemas.topics import PLAN, PLAN_STATE
@@ -59,6 +59,11 @@ class ActivePlan:
     def slack(self) -> float | None:
         """How far a coefficient may lie off an earlier frame's before it is told; None: frames stand alone."""
         return self.plan.head.slack if self.plan.head is not None else None
+
+    @property
+    def again(self) -> Again | None:
+        """When frames are sent again, and how; None: each is sent once."""
+        return self.plan.head.again if self.plan.head is not None else None
 
     @property
     def is_lossy(self) -> bool:

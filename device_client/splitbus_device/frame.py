@@ -34,7 +34,7 @@ class Activation:
     packed: Packed | None = None
     """What goes out, when that depends on who is to get it."""
     crossing: Crossing = ()
-    """What `sent` was coded from; nothing when that was done in an earlier life."""
+    """What `sent` was coded from, where it may be sent again finer; nothing when that was done in an earlier life."""
 
     def tensors(self, node: str) -> tuple[Tensor, ...]:
         """What goes to that node."""
