@@ -169,6 +169,22 @@ class ModelRecord(Part):
     def facts(self, codecs: Sequence[str] = tuple(CODECS), *, proven: bool = False) -> ModelFacts:
         """What the planner is told, with these codecs only; with `proven`, of agreement no more than is proven."""
         rows = [cut.index for cut in self.cuts]
+        tensors = {cut.index: tuple(tensor.name for tensor in cut.tensors) for cut in self.cuts}
+        memory = np.array([*(cut.memory_bytes for cut in self.cuts), self.memory_bytes]) / 2**20
+        shown = {cut.cut: cut.ssim for cut in self.rebuilt.cuts} if self.rebuilt else {}
+        return ModelFacts(
+            self.name,
+            self.model,
+            self._codings(codecs, proven=proven),
+            self.whole_ms,
+            self.answer_bytes,
+            tensors,
+            memory,
+            rebuilt=np.array([shown.get(row, np.nan) for row in rows]) if shown else None,
+        )
+
+    def _codings(self, codecs: Sequence[str], *, proven: bool) -> Codings:
+        rows = [cut.index for cut in self.cuts]
         found = {(size.cut, size.codec): size for size in self.sizes}
         # What is sent at first, and again, is what other codecs send at once.
         first = {cell: found.get((cell[0], _at_first(cell[1]))) for cell in found}
@@ -181,7 +197,7 @@ class ModelRecord(Part):
         judged = {cell: self.proven(size) if proven else size.agreement for cell, size in found.items()}
         kept = [[judged.get((row, codec), np.nan) for codec in codecs] for row in rows]
         shares = column("again")
-        codings = Codings(
+        return Codings(
             cuts=(*rows, self.steps),
             codecs=tuple(codecs),
             coded_bytes=column("p50_bytes", first),
@@ -198,19 +214,6 @@ class ModelRecord(Part):
             )
             if np.isfinite(shares).any()
             else None,
-        )
-        tensors = {cut.index: tuple(tensor.name for tensor in cut.tensors) for cut in self.cuts}
-        memory = np.array([*(cut.memory_bytes for cut in self.cuts), self.memory_bytes]) / 2**20
-        shown = {cut.cut: cut.ssim for cut in self.rebuilt.cuts} if self.rebuilt else {}
-        return ModelFacts(
-            self.name,
-            self.model,
-            codings,
-            self.whole_ms,
-            self.answer_bytes,
-            tensors,
-            memory,
-            rebuilt=np.array([shown.get(row, np.nan) for row in rows]) if shown else None,
         )
 
 

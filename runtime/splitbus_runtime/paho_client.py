@@ -116,7 +116,13 @@ def why_not(error: Exception) -> str:
     return f"cannot connect: {error}"
 
 
-@lru_cache(maxsize=256)
+PROPERTIES_KEPT: Final = 32
+"""Kinds of properties: one or two of each plan that a node's frames are under. Each takes some 4 kB, and those of plans
+that are gone are never asked for again.
+"""
+
+
+@lru_cache(maxsize=PROPERTIES_KEPT)
 def publish_properties(user: UserProperties, expiry_s: int | None) -> Properties | None:
     """Publish properties; building them costs more than sending them, and a plan's frames share theirs."""
     if not user and expiry_s is None:
