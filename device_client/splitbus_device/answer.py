@@ -49,10 +49,10 @@ class Answer:
     """It may have been delivered before, by an earlier life of the program."""
     reused: bool = False
     """It is an earlier frame's, given again because the scene stands still; `attempts` is 0."""
-    again: bool = False
-    """The first answer was in doubt: the frame was sent again, in finer detail, and this is the second one."""
     age_ms: float = 0.0
     """Of one that is reused: how long before this frame the one was asked for that it was made for."""
+    again: bool = False
+    """The first answer was in doubt: the frame was sent again, in finer detail, and this is the second one."""
 
     @property
     def is_local(self) -> bool:

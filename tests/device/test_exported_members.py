@@ -55,6 +55,7 @@ def test_the_public_interface_is_this() -> None:
     assert list(splitbus_device.Answer.__dataclass_fields__) == [
         "outputs", "route", "plan", "epoch", "frame", "total_ms", "steps", "attempts", "late", "reason",
         "cuts", "codecs", "cut_bytes", "outcome", "input", "key", "repeated", "reused", "age_ms",
+        "again",
     ]  # fmt: skip
 
 

@@ -123,7 +123,7 @@ def test_a_second_of_frames_summed_up() -> None:
     tally.add(answer(ms=100.0, attempts=2, late=True))
     tally.add(answer((), outcome="dropped"))
     tally.add(answer((), outcome="failed"))
-    counters = {"answered": 21, "remote": 20, "local": 1, "dropped": 1, "failed": 1, "late": 1, "resent": 1}
+    counters = {"answered": 21, "remote": 20, "local": 1, "dropped": 1, "failed": 1, "late": 1, "resent": 1, "again": 0}
     assert report(tally) == {
         "avoided": [],
         "frames": 21,
@@ -135,10 +135,22 @@ def test_a_second_of_frames_summed_up() -> None:
         "in_flight": 2,
         "guarded": 0,
         "agreed": 0,
+        "again": 0,
         "counters": counters,
     }
     empty = report(tally)
     assert (empty["frames"], empty["p50_ms"], empty["counters"]) == (0, None, counters)
+
+
+def test_frames_that_went_out_twice_are_told_apart() -> None:
+    """They count as `again`, not as `resent`; what went out at first is what the cut's size is of."""
+    tally = StreamTally()
+    for number in range(4):
+        again = number == 0
+        tally.add(answer(("cam", "edge1"), 10.0, cut_bytes=(900 if again else 100,), attempts=1 + again, again=again))
+    told = report(tally)
+    assert (told["again"], told["cut_bytes"]) == (1, [100])
+    assert told["counters"] == {"answered": 4, "remote": 4, "late": 0, "resent": 0, "again": 1}
 
 
 def test_frames_under_the_plan_before_say_nothing_of_this_one() -> None:
