@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from splitbus_gateway.second_look import SHARE
+from splitbus_gateway.second_look import doubt_below
 from splitbus_runtime.engine import Array
 from splitbus_schemas.codecs import FINER
 
@@ -35,7 +35,7 @@ def twice(settings: Sequence[Frames]) -> list[tuple[float, float]]:
     for first, second in zip(settings[finer:], settings, strict=False):
         if np.isnan(first.leads).any():
             return []
-        doubtful = first.leads < np.quantile(first.leads, SHARE)
+        doubtful = first.leads < doubt_below(first.leads)
         size = np.mean(first.sizes + doubtful * second.sizes)
         found.append((float(size), float(np.mean(np.where(doubtful, second.same, first.same)))))
     return found

@@ -180,20 +180,17 @@ def asked_twice(label: str, ways: Mapping[str, Sequence[Point]]) -> Iterator[Fig
         yield Figure(f"{label}.again.at{target:g}", ours, "B", f"{SHARE:.0%} of the frames sent again")
         best = np.fmin(ours, bytes_at(ways["transform"], target))
         for way in RIVALS:
-            if way in ways:
-                theirs = bytes_at(ways[way], target)
-                detail = f"{best:.0f} of {theirs:.0f} B"
-                yield Figure(f"{label}.best_against_{way}.at{target:g}", float(best / theirs), "x", detail)
-            if way in sizes:
-                detail = f"both sent again; {ours:.0f} of {sizes[way]:.0f} B"
-                yield Figure(f"{label}.again_against_{way}.at{target:g}", ours / sizes[way], "x", detail)
+            once, twice_too = bytes_at(ways[way], target), sizes[way]
+            detail = f"{best:.0f} of {once:.0f} B"
+            yield Figure(f"{label}.best_against_{way}.at{target:g}", float(best / once), "x", detail)
+            detail = f"both sent again; {ours:.0f} of {twice_too:.0f} B"
+            yield Figure(f"{label}.again_against_{way}.at{target:g}", ours / twice_too, "x", detail)
 
 
 def sent_again(way: str, points: Sequence[Point]) -> list[Point]:
     """What a way takes and keeps when doubtful frames are sent again; nothing where answers have no scores."""
-    finest_first = sorted((point for point in points if point.frames), key=lambda point: -point.size)
-    found = twice([point.frames for point in finest_first if point.frames])
-    return [Point(way, size, agreement, float("nan")) for size, agreement in found]
+    finest_first = sorted((point.frames for point in points if point.frames), key=lambda frames: -frames.sizes.mean())
+    return [Point(way, size, agreement, float("nan")) for size, agreement in twice(finest_first)]
 
 
 def within_a_point(subject: Subject, label: str, at: AtCut) -> Iterator[Figure]:

@@ -17,7 +17,7 @@ from splitbus_device.follower import ActivePlan
 from splitbus_device.frame import Activation, Fallback, Frame
 from splitbus_device.nodes import Hops, NodeWatch
 from splitbus_device.policy import Flight, Resend, RunLocally, in_doubt, latest_start, next_step, time_for_another
-from splitbus_device.predictor import Predictor
+from splitbus_device.predictor import Predictor, pack_alone
 from splitbus_device.returned import outputs_of, steps_of
 from splitbus_device.reuse import Answers, Kept, Reuse
 from splitbus_runtime.agent import Agent
@@ -25,7 +25,6 @@ from splitbus_runtime.engine import Array
 from splitbus_runtime.transport import Parcel
 from splitbus_schemas.errors import DecodeError, SplitbusError
 from splitbus_schemas.messages import Step
-from splitbus_schemas.packet import pack_tensor
 from splitbus_schemas.packet_types import LACKS_REFERENCE, FrameId, Job, Result, Spent
 from splitbus_schemas.topics import JOB, REPLY
 
@@ -156,7 +155,7 @@ class Courier:
             outputs = self._agent.blocks.run(active.head, feeds)
             ran = time.perf_counter()
         coding = active.plan.head.coding if active.plan.head is not None else "raw"
-        coders = active.head.coders if active.head is not None else {}
+        coders = active.coders
         with self._agent.shelf.slowed():
             crossing = [(name, array) for name, array, final in outputs if not final or name in active.crossing]
             packed = None
@@ -164,7 +163,7 @@ class Courier:
                 packed = self._predictor.pack(node, crossing, coding, coders, active.slack, time.monotonic())
                 sent = packed.tensors
             else:
-                sent = tuple(pack_tensor(name, array, coding, coder=coders.get(name)) for name, array in crossing)
+                sent = pack_alone(crossing, coding, coders)
         kept = {name: array for name, array, final in outputs if final}
         encoded = time.perf_counter()
         queue_us = int(waited_s * 1e6) if waited_s > MIN_WAIT_S else 0
@@ -194,12 +193,13 @@ class Courier:
         self, active: ActivePlan, coding: str, job: Job, out: Out, frame: Frame, activation: Activation
     ) -> Answer | str:
         """The answer to the frame in that coding, or why there is none. Raises SplitbusError."""
-        now = time.monotonic()
-        last_wait, routes = latest_start(frame.deadline, 0.0, now), self._usable(active.routes, now)
         if not activation.crossing:
             return "its head was run in an earlier life"
+        now = time.monotonic()
+        last_wait = latest_start(frame.deadline, 0.0, now)
         if not time_for_another(active.expected_s, last_wait, now):
             return "there is no time to send it again"
+        routes = self._usable(active.routes, now)
         if isinstance(routes, Fallback):
             return routes.reason
         finer = self._finer(active, coding, activation)
@@ -210,9 +210,8 @@ class Courier:
 
     def _finer(self, active: ActivePlan, coding: str, activation: Activation) -> Activation:
         begun = time.perf_counter()
-        coders = active.head.coders if active.head is not None else {}
         with self._agent.shelf.slowed():
-            sent = tuple(pack_tensor(n, array, coding, coder=coders.get(n)) for n, array in activation.crossing)
+            sent = pack_alone(activation.crossing, coding, active.coders)
         encode_us = int((time.perf_counter() - begun) * 1e6)
         return Activation(sent, activation.kept, replace(activation.spent, encode_us=encode_us))
 

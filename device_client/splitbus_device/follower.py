@@ -6,6 +6,7 @@ import functools
 import logging
 import queue
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -16,6 +17,7 @@ from splitbus_runtime.bus import UserProperties
 from splitbus_runtime.shelf import Slice
 from splitbus_runtime.transport import job_facts
 from splitbus_schemas.codecs import CODECS
+from splitbus_schemas.entropy import Coder
 from splitbus_schemas.errors import DecodeError, ModelError, SignatureError, SplitbusError
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.messages import Again, Plan, PlanStage, PlanState
@@ -59,6 +61,11 @@ class ActivePlan:
     def slack(self) -> float | None:
         """How far a coefficient may lie off an earlier frame's before it is told; None: frames stand alone."""
         return self.plan.head.slack if self.plan.head is not None else None
+
+    @property
+    def coders(self) -> Mapping[str, Coder]:
+        """Of the coefficients among what the head gives."""
+        return self.head.coders if self.head is not None else {}
 
     @property
     def again(self) -> Again | None:

@@ -40,6 +40,11 @@ REST_FRAMES: Final = 60
 Crossing: TypeAlias = Sequence[tuple[str, Array]]
 
 
+def pack_alone(crossing: Crossing, coding: str, coders: Mapping[str, Coder]) -> tuple[Tensor, ...]:
+    """The tensors without a reference to any frame. Raises as `pack_tensor` does."""
+    return tuple(pack_tensor(name, array, coding, coder=coders.get(name)) for name, array in crossing)
+
+
 @dataclass(eq=False)
 class Packed:
     """A frame's tensors as they are for `node`, and as any other node takes them."""
@@ -108,7 +113,7 @@ class Predictor:
             resting = self._rest > 0
             self._rest -= resting
         if resting:
-            return Packed(node, tuple(pack_tensor(n, array, coding, coder=coders.get(n)) for n, array in crossing))
+            return Packed(node, pack_alone(crossing, coding, coders))
         base = known if known is not None and now - known.keyed_at < KEY_SECONDS else None
         packed = _pack(node, crossing, coding, coders, slack, base, now)
         if base is not None:

@@ -41,7 +41,7 @@ class _Sample:
     total_ms: float
     steps: tuple[Step, ...]
     cut_bytes: tuple[int, ...]
-    again: bool = False
+    again: bool
 
 
 class StreamTally:

@@ -43,10 +43,9 @@ def draft(
     device = split.nodes[0]
     head, *_ = _stages(slicer, model, problem, split) if split.cuts else (None,)
     routes = [_stages(slicer, model, problem, way)[1:] for way in (split, *(p.split for p in others)) if way.cuts]
-    if head is not None and _is_temporal(problem, split, routes):
-        head = head.model_copy(update={"slack": slack})
     if head is not None:
-        head = head.model_copy(update={"again": _again(problem, split.cuts[0])})
+        differs = slack if _is_temporal(problem, split, routes) else None
+        head = head.model_copy(update={"slack": differs, "again": _again(problem, split.cuts[0])})
     return Plan(
         plan=NO_PLAN,
         epoch=0,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from splitbus_schemas.codecs import CODECS, TRANSFORM, no_safer
 from splitbus_schemas.ids import model_key
 from splitbus_schemas.limits import MAX_PACKET_BYTES, MAX_PARTS
 from splitbus_schemas.parts import PART_PREFIX_BYTES
+
+T = TypeVar("T")
 
 SILENT_S = 6.0
 """A worker sends statistics every second. One that has been silent for so long hangs, or a bridge on the way is down,
@@ -201,11 +203,7 @@ def corrected(codings: Codings, stream: StreamView) -> Codings:
     The transform codec's strengths stand for each other: a busy scene is larger in all of them, a still one smaller.
     """
     sizes, expected = codings.coded_bytes.copy(), codings.coded_bytes
-    ran = {
-        (codings.cuts.index(index), codings.codecs.index(name)): size
-        for (index, name), size in stream.measured.items()
-        if index in codings.cuts[:-1] and name in codings.codecs
-    }
+    ran = dict(_placed(codings, stream.measured.items()))
     ratios: defaultdict[str, list[float]] = defaultdict(list)
     for (row, column), size in ran.items():
         if expected[row, column] > 0:
@@ -232,11 +230,16 @@ def corrected(codings: Codings, stream: StreamView) -> Codings:
 def _doubted(codings: Codings, expected: Floats, stream: StreamView) -> Floats:
     """How often frames are sent again: as this stream's own are where it ran."""
     share = expected.copy()
-    for (index, codec), doubted in stream.doubted.items():
-        if index in codings.cuts[:-1] and codec in codings.codecs:
-            cell = codings.cuts.index(index), codings.codecs.index(codec)
-            share[cell] = doubted.share(float(expected[cell])) if expected[cell] else 0.0
+    for cell, doubted in _placed(codings, stream.doubted.items()):
+        share[cell] = doubted.share(float(expected[cell])) if expected[cell] else 0.0
     return share
+
+
+def _placed(codings: Codings, figures: Iterable[tuple[tuple[int, str], T]]) -> Iterator[tuple[tuple[int, int], T]]:
+    """Figures of settings (cut, codec) by their rows and columns, without those that the codings do not have."""
+    for (index, codec), figure in figures:
+        if index in codings.cuts[:-1] and codec in codings.codecs:
+            yield (codings.cuts.index(index), codings.codecs.index(codec)), figure
 
 
 def _mean(ratios: Sequence[float]) -> float:
@@ -247,11 +250,9 @@ def _mean(ratios: Sequence[float]) -> float:
 def doubted_agreement(codings: Codings, doubts: Mapping[tuple[int, str], float]) -> Floats:
     """Agreement as the samples had it, or as frames have it where that is less; what keeps still less is no better."""
     kept = codings.agreement.copy()
-    cells = [(index, name, share) for (index, codec), share in doubts.items() for name in no_safer(codec)]
-    for index, codec, share in cells:
-        if index in codings.cuts[:-1] and codec in codings.codecs:
-            cell = codings.cuts.index(index), codings.codecs.index(codec)
-            kept[cell] = min(kept[cell], share)
+    doubted = (((index, name), share) for (index, codec), share in doubts.items() for name in no_safer(codec))
+    for cell, share in _placed(codings, doubted):
+        kept[cell] = min(kept[cell], share)
     return kept
 
 

@@ -11,7 +11,17 @@ from typing import Final
 import numpy as np
 
 from splitbus_gateway.privacy import breach
-from splitbus_gateway.problem import Codings, Cut, Floats, LinkFacts, NodeFacts, Objective, Problem, Split
+from splitbus_gateway.problem import (
+    Codings,
+    Cut,
+    Floats,
+    LinkFacts,
+    NodeFacts,
+    Objective,
+    Problem,
+    SecondLook,
+    Split,
+)
 from splitbus_schemas.errors import UnsatisfiableError
 from splitbus_schemas.messages import Step
 
@@ -27,16 +37,13 @@ class SecondTrip:
 
     share: float = 0.0
     steps: tuple[Step, ...] = ()
+    up_bytes: float = 0.0
+    """What the device sends."""
 
     @property
     def ms(self) -> float:
         """How much later the answer comes."""
         return sum(step.ms for step in self.steps)
-
-    @property
-    def up_bytes(self) -> float:
-        """What the device sends."""
-        return sum(step.bytes or 0 for step in self.steps[:-1])
 
 
 NONE_AGAIN: Final = SecondTrip()
@@ -107,7 +114,7 @@ def price(problem: Problem, split: Split) -> Priced:
     for hop, (sender, receiver) in enumerate(pairwise(nodes)):
         cell, link = cells[hop], measured_link(problem, sender.node, receiver.node)
         _check_fits(problem, cell, split.cuts[hop], sender, receiver)
-        leg = _leg(problem, cell, link, sender, receiver)
+        leg = _leg(problem, problem.codings, cell, link, sender, receiver)
         busy[leg[1].where] += wire_ms(link, float(problem.codings.coded_bytes[cell]))
         noise += _noise(link, leg[1].ms)
         steps += [*leg, _run(receiver, ends[hop], ends[hop + 1])]
@@ -115,15 +122,14 @@ def price(problem: Problem, split: Split) -> Priced:
     if split.cuts:
         link = measured_link(problem, split.nodes[0], split.nodes[-1])
         answer_step = _answer(problem, link, split)
-        second = _second_trip(problem, split, cells, (*steps[-2:], answer_step))
+        second = _second_trip(problem, split, cells, link, (steps[-1], answer_step))
+        busy[">".join(split.nodes[:2])] += second.share * wire_ms(link, second.up_bytes)
         busy[answer_step.where] += (1 + second.share) * wire_ms(link, problem.answer_bytes, down=True)
         noise += _noise(link, answer_step.ms)
         steps += [*_doubt(second), answer_step]
     computed, sent = _computed(steps, second), [float(problem.codings.coded_bytes[cell]) for cell in cells]
     up_bytes = (sent[0] if sent else 0.0) + second.share * second.up_bytes
     down_bytes = (1 + second.share) * problem.answer_bytes if sent else 0.0
-    if second.share:
-        busy[second.steps[1].where] += second.share * wire_ms(link, second.up_bytes)
     return Priced(
         split,
         sum(step.ms for step in steps),
@@ -163,8 +169,10 @@ def _doubt(second: SecondTrip) -> tuple[Step, ...]:
     return (_step("other", DOUBT, second.share * second.ms),) if second.share else ()
 
 
-def _second_trip(problem: Problem, split: Split, cells: list[tuple[int, int]], behind: tuple[Step, ...]) -> SecondTrip:
-    """Sending again what is in doubt; `behind` are queue, run and answer of the worker, which are as at first.
+def _second_trip(
+    problem: Problem, split: Split, cells: list[tuple[int, int]], link: LinkFacts, behind: tuple[Step, ...]
+) -> SecondTrip:
+    """Sending again what is in doubt, to the worker at the end of `link`; `behind` are its run and answer, as at first.
 
     Raises UnsatisfiableError where more than one worker would have to be asked.
     """
@@ -176,27 +184,13 @@ def _second_trip(problem: Problem, split: Split, cells: list[tuple[int, int]], b
         raise UnsatisfiableError(f"{asks[0]} sends frames in doubt again, which one worker alone must answer")
     [cell] = cells
     sender, receiver = (node_facts(problem, node) for node in split.nodes)
-    link, size = measured_link(problem, *split.nodes), float(look.coded_bytes[cell])
-    return SecondTrip(
-        float(look.share[cell]),
-        (
-            _step("encode", sender.node, float(look.encode_ms[cell]) * slowness(problem, sender)),
-            _link_step(sender.node, receiver.node, one_way_ms(link, size), size),
-            _step("decode", receiver.node, float(look.decode_ms[cell]) * slowness(problem, receiver)),
-            *behind,
-        ),
-    )
+    leg = _leg(problem, look, cell, link, sender, receiver)
+    return SecondTrip(float(look.share[cell]), (*leg, *behind), float(look.coded_bytes[cell]))
 
 
 def loss_of(problem: Problem) -> Floats:
     """The loss of each coding. Those of two cuts add up: a frame that either of them turns is wrong."""
     return np.where(problem.codings.lossless, 0.0, 1.0 - problem.codings.agreement)
-
-
-def largest_packet(codings: Codings) -> Floats:
-    """The larger of what each coding sends at first and again."""
-    once, second = codings.coded_bytes, codings.second
-    return once if second is None else np.where(second.share > 0, np.maximum(once, second.coded_bytes), once)
 
 
 def node_facts(problem: Problem, node: str) -> NodeFacts:
@@ -252,7 +246,9 @@ def _row(problem: Problem, cut: Cut) -> tuple[int, int]:
 
 
 def _check_fits(problem: Problem, cell: tuple[int, int], cut: Cut, sender: NodeFacts, receiver: NodeFacts) -> None:
-    size = largest_packet(problem.codings)[cell]
+    size, second = problem.codings.coded_bytes[cell], problem.codings.second
+    if second is not None and second.share[cell] > 0:
+        size = np.maximum(size, second.coded_bytes[cell])
     if not size >= 0:
         raise UnsatisfiableError(f"{cut.codec} cannot carry the tensors of cut {cut.index}")
     for facts in (sender, receiver):
@@ -263,14 +259,18 @@ def _check_fits(problem: Problem, cell: tuple[int, int], cut: Cut, sender: NodeF
 
 
 def _leg(
-    problem: Problem, cell: tuple[int, int], link: LinkFacts, sender: NodeFacts, receiver: NodeFacts
+    problem: Problem,
+    sending: Codings | SecondLook,
+    cell: tuple[int, int],
+    link: LinkFacts,
+    sender: NodeFacts,
+    receiver: NodeFacts,
 ) -> tuple[Step, Step, Step, Step]:
-    codings = problem.codings
-    size = float(codings.coded_bytes[cell])
+    size = float(sending.coded_bytes[cell])
     return (
-        _step("encode", sender.node, float(codings.encode_ms[cell]) * slowness(problem, sender)),
+        _step("encode", sender.node, float(sending.encode_ms[cell]) * slowness(problem, sender)),
         _link_step(sender.node, receiver.node, one_way_ms(link, size), size),
-        _step("decode", receiver.node, float(codings.decode_ms[cell]) * slowness(problem, receiver)),
+        _step("decode", receiver.node, float(sending.decode_ms[cell]) * slowness(problem, receiver)),
         _step("queue", receiver.node, receiver.wait_ms),
     )
 

@@ -42,14 +42,24 @@ class Looked:
     below: float
 
 
+def has_lead(answer: Mapping[str, Array], outputs: Sequence[str]) -> bool:
+    """Whether these outputs of an answer can be in doubt: all of them are class scores."""
+    return all(is_scores(array) for array in _shown(answer, outputs))
+
+
+def doubt_below(leads: Floats) -> float:
+    """The lead below which an answer is in doubt, by those of the samples' answers."""
+    return float(np.quantile(leads, SHARE))
+
+
 def look_again(first: Sent, again: Sent, expected: Answers, outputs: Sequence[str], judge: Judge) -> Looked | None:
     """What is kept when the doubtful answers of `first` are replaced by those of `again`; None where answers have no
     scores, or no lead stands out.
     """
-    if not all(is_scores(array) for answer in first.answers for array in _shown(answer, outputs)):
+    if not all(has_lead(answer, outputs) for answer in first.answers):
         return None
     leads = np.array([lead(_shown(answer, outputs)) for answer in first.answers])
-    below = float(np.quantile(leads, SHARE)) if np.isfinite(leads).all() and leads.size else 0.0
+    below = doubt_below(leads) if np.isfinite(leads).all() and leads.size else 0.0
     doubtful = leads < below
     share = float(np.mean(doubtful)) if leads.size else 0.0
     if not 0 < share < 1:

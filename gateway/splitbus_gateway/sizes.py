@@ -20,11 +20,10 @@ from splitbus_gateway.graph import Cut, ModelGraph, extract, open_slice
 from splitbus_gateway.judging import BY_ANSWERS, Judge, Verdict
 from splitbus_gateway.records import CodedSize
 from splitbus_gateway.samples import Feed
-from splitbus_gateway.second_look import Sent, look_again
+from splitbus_gateway.second_look import Sent, has_lead, look_again
 from splitbus_gateway.transform import Calibrated
 from splitbus_gateway.walk import WORKERS, Here, run_each, run_named, walk
 from splitbus_runtime.engine import Array, open_session
-from splitbus_runtime.sameness import is_scores
 from splitbus_schemas import packet
 from splitbus_schemas.codecs import CODECS, TRANSFORM, Codec
 from splitbus_schemas.entropy import Coder
@@ -117,7 +116,6 @@ def _measure_cut(
     own = {t.name: transforms[t.name] for t in here.cut.tensors if t.name in transforms}
     ends = Ends(here.cut.tensors, own, graph.opset, graph.proto.ir_version)
     sent: dict[str, Sent] = {}
-    scored = all(is_scores(answers[0][name]) for name in rest.finished)
     for codec in (CODECS[name] for name in codecs):
         if codec.again or not carries(codec, here.cut, own):
             continue
@@ -130,16 +128,16 @@ def _measure_cut(
             found = run_each(tail, [one.decoded for one in crossed])
             verdict = judge.judge(answers, found, rest.finished)
             once = replace(once, answers=found)
-        if codec.nodes == TRANSFORM and scored:
+        if codec.nodes == TRANSFORM and has_lead(answers[0], rest.finished):  # else answers are large, and of no use
             sent[codec.name] = once
         sizes.append(_coded(here.cut.index, codec, once, verdict))
     for codec in (CODECS[name] for name in codecs):
-        if codec.again and sent.keys() >= {codec.coding, codec.again}:
-            first, again = sent[codec.coding], sent[codec.again]
-            looked = look_again(first, again, answers, rest.finished, judge)
-            if looked is not None:
-                told = {"again": looked.share, "below": looked.below}
-                sizes.append(_coded(here.cut.index, codec, looked.sent, looked.verdict).model_copy(update=told))
+        if not codec.again or not sent.keys() >= {codec.coding, codec.again}:
+            continue
+        looked = look_again(sent[codec.coding], sent[codec.again], answers, rest.finished, judge)
+        if looked is not None:
+            told = {"again": looked.share, "below": looked.below}
+            sizes.append(_coded(here.cut.index, codec, looked.sent, looked.verdict).model_copy(update=told))
     return sizes
 
 

@@ -291,28 +291,34 @@ def _head(legs: tuple[Rows, ...], values: Floats, const: float = 0.0) -> Term:
 
 def _leg(problem: Problem, link: LinkFacts, rows: Rows, ends: tuple[NodeFacts, NodeFacts]) -> Floats:
     sender, receiver = ends
-    return (
-        elapsed(sender)[rows.at]
-        + rows.encode_ms * slowness(problem, sender)
-        + rows.size * wire_ms(link, 1.0)
-        + rows.decode_ms * slowness(problem, receiver)
-        - elapsed(receiver)[rows.at]
-        + (one_way_ms(link, 0) + receiver.wait_ms)
-    )
+    sent = _sent(problem, link, ends, rows.size, rows.encode_ms, rows.decode_ms)
+    return elapsed(sender)[rows.at] + sent - elapsed(receiver)[rows.at]
 
 
 def _second_trip(
     problem: Problem, link: LinkFacts, rows: Rows, ends: tuple[NodeFacts, NodeFacts], back: float
 ) -> Floats:
     """How much later the answer of one worker comes that is asked again: all but the device's own blocks once more."""
+    whole = elapsed(ends[1])
+    sent = _sent(problem, link, ends, rows.again_size, rows.again_encode_ms, rows.again_decode_ms)
+    return sent + (float(whole[-1]) - whole[rows.at]) + back
+
+
+def _sent(
+    problem: Problem,
+    link: LinkFacts,
+    ends: tuple[NodeFacts, NodeFacts],
+    size: Floats,
+    encode_ms: Floats,
+    decode_ms: Floats,
+) -> Floats:
+    """From the end of one node's blocks to the beginning of the next one's."""
     sender, receiver = ends
-    whole = elapsed(receiver)
     return (
-        rows.again_encode_ms * slowness(problem, sender)
-        + rows.again_size * wire_ms(link, 1.0)
-        + rows.again_decode_ms * slowness(problem, receiver)
-        + (float(whole[-1]) - whole[rows.at])
-        + (one_way_ms(link, 0) + receiver.wait_ms + back)
+        encode_ms * slowness(problem, sender)
+        + size * wire_ms(link, 1.0)
+        + decode_ms * slowness(problem, receiver)
+        + (one_way_ms(link, 0) + receiver.wait_ms)
     )
 
 
